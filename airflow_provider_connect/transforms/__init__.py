@@ -1,0 +1,1 @@
+"""Transforms: pure functions from rows to rows, one module per `type:`."""
