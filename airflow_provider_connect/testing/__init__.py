@@ -1,0 +1,5 @@
+"""The contract suite: what every connector must keep, importable by those who write one outside this package.
+
+`source` and `sink` hold the contracts (pytest classes to subclass), `memory` and `sqlite` reference connectors with
+faults on order, `crash` death at every line, `doubles` the broken connectors that the contracts must reject.
+"""
