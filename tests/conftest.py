@@ -1,0 +1,81 @@
+"""Fixtures for real servers. They start on first use, once per session; see `tests/services`."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import TypeVar
+
+import pytest
+
+from tests.services.kafka import Kafka
+from tests.services.kafka_server import KafkaServer, Listener
+from tests.services.postgresql import PostgreSQL
+from tests.services.postgresql_server import PostgreSQLServer
+from tests.services.process import Unavailable, free_port
+from tests.services.proxy import TcpProxy
+
+SERVICE_FIXTURES = {"kafka", "kafka_server", "kafka_proxy", "postgresql", "postgresql_server", "postgresql_proxy"}
+PROXIED = "PROXIED"
+Server = TypeVar("Server", KafkaServer, PostgreSQLServer)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that use a service need no marker of their own."""
+    for item in items:
+        if SERVICE_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("integration")
+
+
+def start_or_skip(start: Callable[[], Server]) -> Server:
+    """Start a server; where that is impossible the test is skipped, but in CI it fails."""
+    try:
+        return start()
+    except Unavailable as reason:
+        if os.environ.get("CI", "").lower() in {"1", "true", "yes"}:
+            pytest.fail(f"CI=true, but a service is missing: {reason}")
+        pytest.skip(f"SERVICE MISSING: {reason}")
+
+
+@pytest.fixture(scope="session")
+def kafka_server() -> Iterator[KafkaServer]:
+    """A broker on this machine that a test may stop, kill and start again; it has to run when the test ends."""
+    listeners = (Listener("PLAINTEXT"), Listener(PROXIED, advertised_port=free_port()))
+    with closing(start_or_skip(lambda: KafkaServer(listeners))) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kafka(request: pytest.FixtureRequest) -> Kafka:
+    """Kafka, from `CONNECT_TEST_KAFKA` or started here."""
+    bootstrap_servers = os.environ.get("CONNECT_TEST_KAFKA")
+    return Kafka(bootstrap_servers or request.getfixturevalue("kafka_server").bootstrap_servers)
+
+
+@pytest.fixture
+def kafka_proxy(kafka_server: KafkaServer) -> Iterator[TcpProxy]:
+    """A proxy in front of the broker `kafka_server`: all connections of clients that start at its address use it."""
+    listener = next(listener for listener in kafka_server.listeners if listener.name == PROXIED)
+    assert listener.advertised_port is not None
+    with TcpProxy(("127.0.0.1", listener.port), port=listener.advertised_port) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgreSQLServer]:
+    """A server on this machine that a test may stop, kill and start again; it has to run when the test ends."""
+    with closing(start_or_skip(PostgreSQLServer)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql(request: pytest.FixtureRequest) -> PostgreSQL:
+    """PostgreSQL, from `CONNECT_TEST_POSTGRESQL` or started here."""
+    dsn = os.environ.get("CONNECT_TEST_POSTGRESQL")
+    return PostgreSQL(dsn or request.getfixturevalue("postgresql_server").dsn)
+
+
+@pytest.fixture
+def postgresql_proxy(postgresql: PostgreSQL) -> Iterator[TcpProxy]:
+    """A proxy in front of `postgresql`; `postgresql.through(proxy)` connects by it."""
+    with TcpProxy(postgresql.address) as proxy:
+        yield proxy
