@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help venv constraints test lint format types pytest unit services bench demo docs wheel image clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(STAMP) ## create .venv with the project and its tools
 

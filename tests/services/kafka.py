@@ -8,6 +8,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Pro
 from confluent_kafka.admin import AdminClient, NewTopic
 
 REQUEST_SECONDS = 30.0
+Setting = str | int | float | bool
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Record:
     offset: int
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...] = ()
+    headers: tuple[tuple[str, str | bytes | None], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Kafka:
         """A client for anything else about topics and groups."""
         return AdminClient(self._client_config())
 
-    def producer(self, **config: str | int | bool) -> Producer:
+    def producer(self, **config: Setting) -> Producer:
         """A producer; `config` holds its settings with `_` for `.`."""
         return Producer({**self._client_config(), **{key.replace("_", "."): value for key, value in config.items()}})
 
@@ -116,7 +117,7 @@ class Kafka:
         finally:
             consumer.close()
 
-    def _client_config(self) -> dict[str, str | int | bool]:
+    def _client_config(self) -> dict[str, Setting]:
         return {"bootstrap.servers": self.bootstrap_servers}
 
 

@@ -158,13 +158,12 @@ class KafkaServer:
 
     def _format(self) -> None:
         """Make the data folder that a broker wants to find."""
-        command = self._java_command("-Xshare:auto")
-        config = ["-c", self._properties]
-        self._process.run([*command, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, *config])
+        tool = ["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(self._properties)]
+        self._process.run([*self._java_command("-Xshare:auto"), *tool])
 
-    def _java_command(self, *flags: str) -> list[str | Path]:
+    def _java_command(self, *flags: str) -> list[str]:
         logging = f"-Dlog4j2.configurationFile={self._logging}"
-        return [self._java.program, *QUICK_START, *flags, logging, "-cp", f"{self._libraries}/*"]
+        return [str(self._java.program), *QUICK_START, *flags, logging, "-cp", f"{self._libraries}/*"]
 
     def _write(self, name: str, properties: Mapping[str, str]) -> Path:
         path = self._process.directory / name

@@ -37,7 +37,7 @@ class PostgreSQL:
     def execute(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Run one statement in a connection and transaction of its own; returns the rows, if it has any."""
         with self.connect() as connection:
-            cursor = connection.execute(statement, parameters or None)  # type: ignore[arg-type]
+            cursor = connection.execute(statement, parameters or None)
             return cursor.fetchall() if cursor.description else []
 
     def unique_name(self, prefix: str = "t") -> str:
