@@ -67,7 +67,7 @@ class Connector(ABC, Generic[C]):
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The part of a source's splits that a lane takes when they are dealt out, not negotiated: `splits[index::count]`."""
+    """The part of a source's splits that a lane takes when they are dealt out: `splits[index::count]`."""
 
     index: int = 0
     count: int = 1
@@ -132,7 +132,13 @@ class Source(Connector[C]):
     Errors: after Retryable from `read` the worker closes the source, waits, opens it and claims again.
     """
 
-    replayable: ClassVar[bool] = True
+    replayable: bool = True
+
+    @property
+    def negotiated(self) -> bool:
+        """True while splits move between workers by negotiation (a consumer group). Being fenced then only means that
+        a split has moved, and the lane joins again; otherwise it means that a newer worker runs, and ours stops."""
+        return False
 
     @abstractmethod
     def formats(self) -> tuple[str, ...]:
@@ -221,7 +227,7 @@ class IdempotentSink(Sink[S]):
 
     The worker collects all batches of a flush, logs `{token, from, to}` durably in the checkpoint store, then calls
     `begin(token)`, `write` for each batch and `flush`. After a crash it reads exactly [from, to) again and repeats
-    that with the same token; rows, their order and their cut into batches are then the same.
+    that with the same token: the same rows in the same order, though perhaps cut into other batches.
     """
 
     @abstractmethod
@@ -239,6 +245,8 @@ class TransactionalSink(Sink[S], Ledger):
     * `abort()` throws away everything since the last commit; it never raises for a connection that is gone.
     * `commit` raising Retryable means: unknown. The worker calls `abort`, asks `positions` (which reconnects), and
       takes the batch as landed if they are the new ones, as lost if they are the old ones, and itself as fenced else.
+    * Claims belong to the object: they survive `close` followed by `open`. The worker never calls `claim` or `release`
+      with rows uncommitted.
     * A flush is a savepoint: after a refused write or flush, what earlier flushes of the transaction accepted stays.
     """
 
@@ -259,5 +267,3 @@ def dealt(context: SourceContext, splits: Sequence[str]) -> list[str]:
     if context.until:
         return [split for split in splits if split in context.until]
     return context.share.of(splits)
-
-
