@@ -78,7 +78,7 @@ class Delivery:
 
     def claim(self, splits: Iterable[str]) -> Checkpoint:
         """Own these splits from now on; returns their stored positions. Nothing may be uncommitted."""
-        positions = self._sorted(lambda: self._ledger.claim(splits))
+        positions: Checkpoint = self._sorted(lambda: self._ledger.claim(splits))
         self._claimed.update(splits)
         self._owned = self._owned.advance(positions)
         return positions

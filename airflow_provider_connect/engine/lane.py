@@ -10,6 +10,7 @@ from airflow_provider_connect.engine.checkpoints import CheckpointStore, Intent
 from airflow_provider_connect.engine.connector import Share
 from airflow_provider_connect.engine.delivery import Committed
 from airflow_provider_connect.engine.errors import ConnectError, Retryable
+from airflow_provider_connect.engine.logs import CommitLog
 from airflow_provider_connect.engine.plan import Limits, Plan
 from airflow_provider_connect.engine.reader import Budget
 from airflow_provider_connect.engine.session import TICK_SECONDS, LaneContext, LaneEvents, Restart, Session
@@ -32,6 +33,7 @@ class Lane:
     ) -> None:
         self._context = LaneContext(plan, limits, number, share, budget, store, events, self._back_off)
         self._failures = 0
+        self._commits = CommitLog(log, flow=plan.flow, lane=number)
 
     def run(self, repeat: Intent | None = None) -> None:
         """Deliver until the end; with `repeat`, exactly the logged range and no more. Raises a ConnectError."""
@@ -39,6 +41,7 @@ class Lane:
         while True:
             try:
                 Session(context, self._succeeded, repeat).run()
+                self._commits.close()
                 return
             except Restart as restart:
                 self._back_off(restart.cause, self._pause)
@@ -47,6 +50,7 @@ class Lane:
 
     def _succeeded(self, committed: Committed) -> None:
         self._failures = 0
+        self._commits.committed(committed.records, committed.bytes)
         self._context.events.committed(committed)
 
     def _back_off(self, error: ConnectError, interrupted: Callable[[], bool]) -> None:
@@ -58,12 +62,14 @@ class Lane:
         if seconds is None:
             raise error
         log.warning(
-            "flow=%s lane=%d failures=%d wait_seconds=%.2f error=%s",
-            context.plan.flow,
-            context.number,
-            self._failures,
-            seconds,
+            "trying again: %s",
             error,
+            extra={
+                "flow": context.plan.flow,
+                "lane": context.number,
+                "failures": self._failures,
+                "wait_seconds": round(seconds, 2),
+            },
         )
         until = time.monotonic() + seconds
         while time.monotonic() < until and not interrupted():

@@ -30,6 +30,7 @@ from airflow_provider_connect.engine.delivery import Committed, Delivery
 from airflow_provider_connect.engine.errors import ConnectError, Fenced, Retryable
 from airflow_provider_connect.engine.formats import negotiate
 from airflow_provider_connect.engine.handoff import Ended, Handoff, Request
+from airflow_provider_connect.engine.ledger import Ledger
 from airflow_provider_connect.engine.plan import Limits, Plan
 from airflow_provider_connect.engine.reader import Assignment, Budget, Reader
 
@@ -107,10 +108,11 @@ class Session:
         self._open_sinks()
         transforms = self._plan.transforms()
         conversion = negotiate(self._source.formats(), bool(transforms), self._sink.accepts())
-        store = None if isinstance(self._sink, TransactionalSink) else self._lane.store()
-        ledger = self._sink if isinstance(self._sink, TransactionalSink) else None
-        if ledger is None:
-            assert store is not None
+        store: CheckpointStore | None = None
+        if isinstance(self._sink, TransactionalSink):
+            ledger: Ledger = self._sink
+        else:
+            store = self._lane.store()
             ledger = store.ledger(self._plan.flow)
         letters = DeadLetters(self._plan.flow, type(self._sink).__name__, self._errors)
         self._delivery = Delivery(

@@ -17,7 +17,6 @@ from airflow_provider_connect.engine.connector import IdempotentSink, Share
 from airflow_provider_connect.engine.delivery import Committed
 from airflow_provider_connect.engine.errors import ConnectError, Fatal
 from airflow_provider_connect.engine.lane import Lane
-from airflow_provider_connect.engine.logs import CommitLog
 from airflow_provider_connect.engine.metrics import FlowMetrics, error_kind
 from airflow_provider_connect.engine.plan import Limits, Plan, Progress, Summary
 from airflow_provider_connect.engine.reader import Budget
@@ -206,10 +205,6 @@ class Worker:
         self.metrics.committed(committed.records, committed.bytes, committed.seconds, age)
         if committed.dead_letters:
             self.metrics.dead_lettered(committed.dead_letters)
-        log.debug(
-            "flow=%s committed=%d bytes=%d dead_letters=%d seconds=%.3f",
-            self._plan.flow, committed.records, committed.bytes, committed.dead_letters, committed.seconds,
-        )  # fmt: skip
 
     def failed(self, error: ConnectError, retried: bool) -> None:
         self.metrics.error(error_kind(error))
