@@ -14,7 +14,7 @@ The same in Python, with the blocks of the YAML or with the connectors' Config o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -189,6 +189,16 @@ class DataFlow(Config):
             read_records=self.spec.read_records,
         )
 
+    def rendered(self, render: Callable[[str], str]) -> DataFlow:
+        """The same flow, each of its texts replaced by what `render` makes of it; text may then stand for numbers.
+
+        LintError, with the lines of the file, if what comes out is wrong.
+        """
+        data = _each_text(self.as_dict(), render)
+        flow = _read(Document(data, self._document.file, self._document.lines), strict=False)
+        flow._secrets.update(self._secrets)
+        return flow
+
     def as_dict(self) -> dict[str, Any]:
         """As in YAML. Values of Config objects, also secret ones, are in clear; so keep it off logs."""
         shown = self.model_dump(by_alias=True, exclude_unset=True, exclude={"spec": set(COMPONENT_FIELDS)})
@@ -321,6 +331,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _each_text(value: Any, render: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return render(value)
+    if isinstance(value, Mapping):
+        return {key: _each_text(inner, render) for key, inner in value.items()}
+    return [_each_text(inner, render) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _text_of(path: str | Path) -> tuple[str, str]:
