@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import pytest
@@ -22,7 +22,7 @@ class ConnectorContract(ABC):
     `flow` is a fresh name in each check.
     """
 
-    exempt: ClassVar[dict[str, str]] = {}
+    exempt: ClassVar[Mapping[str, str]] = {}
     flow: str
 
     def __init_subclass__(cls, **keywords: Any) -> None:
