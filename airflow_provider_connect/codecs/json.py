@@ -8,6 +8,7 @@ one type within the batch is kept as JSON text, marked so that it is written bac
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from typing import Any
@@ -73,10 +74,8 @@ def _parse(texts: pa.Array) -> pa.RecordBatch:
     if late := _without_timestamps(table.schema):
         table = _read(texts, _without_timestamps(sample.schema) | late)
     if rounded := _rounded(table):
-        try:
+        with contextlib.suppress(pa.ArrowInvalid):  # fractions beside them: no type holds both
             table = _read(texts, {field.name: field.type for field in table.schema} | rounded)
-        except pa.ArrowInvalid:
-            pass  # fractions beside them: no type holds both
     return _record_batch(table.select(order))
 
 
