@@ -34,7 +34,7 @@ def lane(index: int, count: int, *, bootstrap: str, topic: str, dsn: str, table:
     statement = sql.SQL("COPY {} (data) FROM STDIN").format(sql.Identifier(table))
     with psycopg.connect(dsn) as connection, connection.cursor().copy(statement) as copy:
         while left > 0:
-            messages = consumer.consume(block, 1.0)
+            messages = consumer.consume(min(block, left), 1.0)  # it waits for as many as it was asked for
             values = [message.value() for message in messages]
             # JSON on one line holds no tab and no line break, so a backslash is all there is to escape.
             copy.write(b"\n".join(values).replace(b"\\", b"\\\\") + b"\n" if values else b"")

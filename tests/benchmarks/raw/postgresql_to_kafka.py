@@ -1,4 +1,4 @@
-"""A typed table to JSON documents: COPY of row_to_json out, unescape a block of rows at once, produce without waiting."""
+"""A typed table to JSON documents: COPY row_to_json out, unescape a block of rows at once, produce without waiting."""
 
 import argparse
 from functools import partial
