@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv constraints test lint format types pytest unit services bench demo docs wheel image clean
+.PHONY: help venv constraints test lint format types pytest unit servers services bench demo docs wheel image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ pytest: $(STAMP) ## run all tests; PYTEST_ARGS='-k name' chooses some
 
 unit: $(STAMP) ## run the tests that need no server
 	$(BIN)/python -m pytest -m 'not integration and not e2e and not crash' $(PYTEST_ARGS)
+
+servers: $(STAMP) ## download the servers that the tests start, if they are not in the cache
+	$(BIN)/python -m tests.services download
 
 services: $(STAMP) ## start Kafka and PostgreSQL for development, until ^C
 	$(BIN)/python -m tests.services up

@@ -102,13 +102,18 @@ def server_properties(listeners: Sequence[Listener], data: Path, settings: Mappi
     return {**properties, **settings}
 
 
+def download() -> Path:
+    """The folder with Kafka's jars, fetched if it is not in the cache."""
+    return cached(f"kafka-{VERSION}", lambda folder: copy_maven_dependencies(POM, folder))
+
+
 class KafkaServer:
     """A Kafka broker of this process, on ports that stay the same over restarts."""
 
     def __init__(self, listeners: Sequence[Listener] = (), settings: Mapping[str, str] | None = None) -> None:
         self.listeners = tuple(listeners) or (Listener("PLAINTEXT"),)
         self._java = find_java()
-        self._libraries = cached(f"kafka-{VERSION}", lambda folder: copy_maven_dependencies(POM, folder))
+        self._libraries = download()
         # The archive is bound to the Java machine that wrote it and to the place of the jars.
         self._archive = cache_folder() / f"kafka-{VERSION}-java-{self._java.version}.jsa"
         self._process = ServerProcess("kafka")
