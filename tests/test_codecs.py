@@ -273,7 +273,7 @@ def test_many_columns_with_and_without_nulls():
 
 def test_a_type_without_json_form_is_refused():
     rows = pa.RecordBatch.from_arrays([pa.array([(1, 2, 3)], pa.month_day_nano_interval())], ["a"])
-    with pytest.raises(FlowError, match="column 'a'.*has no JSON form"):
+    with pytest.raises(FlowError, match=r"column 'a'.*has no JSON form"):
         encode(rows)
 
 
