@@ -106,9 +106,14 @@ def read_component(raw: Any, role: Role, report: Report) -> Component | None:
     return component
 
 
+def find_class(name: str, role: Role) -> Any:
+    """The class of a type in a role. FlowError if the type is unknown, lacks the role, or misses its driver."""
+    return _FIND[role](name)
+
+
 def class_of(component: Component, role: Role) -> Any:
-    """The class behind a component. FlowError if its type is unknown, lacks the role, or misses its driver."""
-    return _FIND[role](component.type)
+    """The class behind a component; see `find_class`."""
+    return find_class(component.type, role)
 
 
 def check_component(component: Component, role: Role, report: Report, strict: bool) -> None:

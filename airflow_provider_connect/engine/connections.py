@@ -124,7 +124,21 @@ class Connection:
         )
 
     def uri(self) -> str:
-        """The connection as Airflow writes it: `type://login:password@host:port/schema?extra=…`."""
+        """The connection as Airflow writes it: `type://login:password@host:port/schema?extra=…`.
+
+        An extra that is more than texts becomes one parameter, `__extra__`.
+        """
+        query = urlencode(dict(self.extra))
+        if dict(parse_qsl(query, keep_blank_values=True)) != self.extra:
+            query = urlencode({_EXTRA: json.dumps(dict(self.extra))})
+        return self._uri(query)
+
+    def driver_uri(self) -> str:
+        """The connection as drivers take it: each text, number and truth value of the extra is a parameter."""
+        texts = {key: str(value).lower() if isinstance(value, bool) else value for key, value in self.extra.items()}
+        return self._uri(urlencode({key: value for key, value in texts.items() if isinstance(value, str | int | float)}))
+
+    def _uri(self, query: str) -> str:
         conn_type = self.conn_type.removeprefix("connect_").lower().replace("_", "-")
         protocol, separator, host = (self.host or "").rpartition("://")
         if separator and protocol == self.conn_type:
@@ -138,15 +152,8 @@ class Connection:
         if self.schema:
             where += f"/{quote(self.schema, safe='')}"
         start = f"{conn_type}://" if conn_type else "//"
-        return f"{start}{protocol}{separator}{authority}{where}{self._query()}"
-
-    def _query(self) -> str:
-        if not self.extra:
-            return ""
-        query = urlencode(dict(self.extra))
-        if dict(parse_qsl(query, keep_blank_values=True)) != self.extra:  # something in it is not text
-            query = urlencode({_EXTRA: json.dumps(dict(self.extra))})
-        return ("?" if self.schema else "/?") + query
+        mark = "" if not query else "?" if self.schema else "/?"
+        return f"{start}{protocol}{separator}{authority}{where}{mark}{query}"
 
     def part(self, name: str) -> Any:
         """What `FromConnection(name)` asks for; None if the connection does not have it."""
@@ -183,7 +190,7 @@ class Connection:
         for name in (key, *_WHOLE):
             if name in self.extra:
                 return self.extra[name]
-        return self.uri() if self.host or self.login or self.schema else None
+        return self.driver_uri() if self.host or self.login or self.schema else None
 
 
 ConnectionLookup = Callable[[str], Connection]

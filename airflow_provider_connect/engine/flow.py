@@ -34,24 +34,16 @@ from airflow_provider_connect.engine.config import Config
 from airflow_provider_connect.engine.connections import Connection, ConnectionLookup, environment_lookup
 from airflow_provider_connect.engine.errors import FlowError
 from airflow_provider_connect.engine.lint import Document, LintError, Problem, Where, explain, kind_of, read_documents
+from airflow_provider_connect.engine.logs import mask_secrets_of
 from airflow_provider_connect.engine.manifests import flow_documents, manifest_lookup
 from airflow_provider_connect.engine.plan import Limits, Mode, Plan
 from airflow_provider_connect.engine.retry import RetryPolicy
-from airflow_provider_connect.engine.spec import API_VERSION, COMPONENT_FIELDS, Metadata, Spec
+from airflow_provider_connect.engine.spec import API_VERSION, COMPONENT_FIELDS, KUBERNETES_METADATA, Metadata, Spec
 
 ComponentLike = Component | Config | tuple[str, Mapping[str, Any]] | Mapping[str, Any]
 """What `dataflow()` takes: `("kafka", {...})`, a Config object, `{"type": "kafka", "kafka": {...}}`, or a Component."""
 
 _PLACEHOLDER = Component(type="-", config={})
-_KUBERNETES = (  # what the API server adds to metadata; it comes along with `kubectl get -o yaml`
-    "creationTimestamp",
-    "finalizers",
-    "generation",
-    "managedFields",
-    "ownerReferences",
-    "resourceVersion",
-    "uid",
-)
 
 
 class DataFlow(Config):
@@ -160,6 +152,7 @@ class DataFlow(Config):
             report = _reporter(self._document, where, problems)
             if found := resolve_component(component, role, look, report):
                 cls, config = found
+                mask_secrets_of(config)
                 try:
                     resolved.append((role, cls.choose(config) if role == "sink" else cls, config))
                 except FlowError as error:
@@ -282,7 +275,7 @@ def _read(document: Document, strict: bool) -> DataFlow:
     outer: dict[str, Any] = {**data}
     outer.pop("status", None)  # what a cluster reports
     if isinstance(metadata := outer.get("metadata"), Mapping):
-        outer["metadata"] = {key: value for key, value in metadata.items() if key not in _KUBERNETES}
+        outer["metadata"] = {key: value for key, value in metadata.items() if key not in KUBERNETES_METADATA}
     if isinstance(spec := outer.get("spec"), Mapping):
         outer["spec"] = _with_components(spec, document, problems, strict)
     try:

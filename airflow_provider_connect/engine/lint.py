@@ -19,6 +19,17 @@ Where = tuple[str | int, ...]
 """A place in a document: keys and list indexes from the top."""
 
 _MOST_NODES = 100_000
+_PHRASES = {
+    "Input should": "must",
+    "String should": "must",
+    "List should": "must",
+    " after validation": "",
+    "a valid string": "text",
+    "a valid integer": "a whole number",
+    "a valid boolean": "true or false",
+    "a valid ": "a ",
+}
+"""Pydantic's words, and ours."""
 _KINDS = {NoneType: "nothing", str: "text", bool: "true/false", int: "a number", float: "a number", list: "a list"}
 
 
@@ -218,7 +229,8 @@ def _message(detail: Any, where: Where, model: type[BaseModel], data: Any, extra
         return text.partition(", ")[2] or text
     for step in where:
         data = data[step]
-    text = text.replace("Input should be", "must be").replace("a valid string", "text").replace("a valid", "a")
+    for phrase, ours in _PHRASES.items():
+        text = text.replace(phrase, ours)
     if kind in (
         "string_type",
         "int_type",

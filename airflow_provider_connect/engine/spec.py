@@ -23,6 +23,17 @@ COMPONENT_FIELDS: dict[str, Role] = {
 }
 """The fields of `spec` that hold components, and what these must be."""
 
+KUBERNETES_METADATA = (
+    "creationTimestamp",
+    "finalizers",
+    "generation",
+    "managedFields",
+    "ownerReferences",
+    "resourceVersion",
+    "uid",
+)
+"""What the API server adds to metadata, and `kubectl get -o yaml` brings along; ignored."""
+
 _RETRY = RetryPolicy()
 _PLAN: dict[str, Any] = {field.name: field.default for field in fields(Plan)}
 
