@@ -52,7 +52,7 @@ BATCH_SECONDS = MetricSpec(
     "connect_batch_seconds",
     "histogram",
     ("flow",),
-    "Seconds from the first write of a flush to its commit.",
+    "Seconds that a commit takes: flush, dead letters and the commit itself.",
     (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )
 END_TO_END_SECONDS = MetricSpec(
@@ -125,7 +125,7 @@ class FlowMetrics:
     def committed(self, records: int, size: int, batch_seconds: float, end_to_end_seconds: float | None = None) -> None:
         """A flush of `records` source records and `size` bytes is durable.
 
-        `batch_seconds` since its first write; `end_to_end_seconds` since the timestamp of its oldest record (a record
+        `batch_seconds` is what flush and commit took; `end_to_end_seconds` since the timestamp of its oldest record (a record
         from a clock that is ahead counts as 0), None where there is none.
         """
         self._records_committed.inc(records)

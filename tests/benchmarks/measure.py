@@ -33,12 +33,7 @@ class Run:
 
 def connect(*arguments: str) -> list[str]:
     """The command line of `airflow-connect`, also where the script is not installed."""
-    return [
-        sys.executable,
-        "-c",
-        "import sys; from airflow_provider_connect.cli import main; sys.exit(main())",
-        *arguments,
-    ]
+    return [sys.executable, "-m", "airflow_provider_connect", *arguments]
 
 
 def run(command: list[str], seconds: float) -> Run:
