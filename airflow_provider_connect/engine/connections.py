@@ -1,8 +1,8 @@
 """Connections: Airflow's connection, read without Airflow.
 
 Inside Airflow the hooks look connections up; elsewhere `environment_lookup` reads `AIRFLOW_CONN_<ID>`, which holds a
-URI or JSON. Both are parsed as Airflow's task SDK parses them; only empty parts are None here, and the `connect_` of
-our own connection types does not become part of a URI, since no driver would take it.
+URI or JSON. Both are parsed as Airflow's task SDK parses them; only that empty parts are None here, that types with an
+underscore keep their host, and that the `connect_` of our own types is no part of a URI, since no driver would take it.
 """
 
 from __future__ import annotations
