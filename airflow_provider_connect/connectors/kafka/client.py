@@ -1,0 +1,251 @@
+"""librdkafka: its properties from our configuration, and its metadata calls."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType  # type: ignore[attr-defined]
+
+from airflow_provider_connect.connectors.kafka.config import KafkaConfig, KafkaSinkConfig, KafkaSourceConfig, Tls
+from airflow_provider_connect.connectors.kafka.errors import UNKNOWN_TOPIC, sorted_error
+from airflow_provider_connect.engine.errors import ConnectError, Fatal, Retryable
+from airflow_provider_connect.engine.pem import pem
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CHECK_SECONDS = 5.0
+"""How long a look whether the brokers are there may take."""
+
+
+class Trouble:
+    """What librdkafka's background threads reported: their errors never come back from a call.
+
+    Give `note` as `error_cb`; it is called on the thread that polls. A call that then times out is explained by it.
+    """
+
+    def __init__(self) -> None:
+        self.last: KafkaError | None = None
+        self.refused: KafkaError | None = None
+        """The brokers refused us, or we their certificate: nothing will work until a person has acted."""
+
+    def note(self, error: KafkaError) -> None:
+        """Remember an error."""
+        if isinstance(sorted_error(error, ""), Fatal) and not error.fatal():
+            self.refused = error
+        if error.code() != KafkaError._ALL_BROKERS_DOWN or self.last is None:
+            self.last = error
+
+    def explain(self, error: KafkaError, doing: str) -> ConnectError:
+        """The ConnectError for `error`, by what was reported before if it is only a time-out."""
+        if self.refused is not None:
+            return sorted_error(self.refused, doing)
+        if error.code() in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT) and self.last is not None:
+            return Retryable(f"{doing}: {error.str()} ({self.last.str()}); check `brokers`, and whether they are up")
+        return sorted_error(error, doing)
+
+
+def common_properties(config: KafkaConfig, trouble: Trouble | None = None) -> dict[str, Any]:
+    """Where Kafka is and how to get in; the properties of every client."""
+    properties: dict[str, Any] = {
+        "bootstrap.servers": ",".join(config.brokers),
+        "client.id": "airflow-connect",
+        "socket.keepalive.enable": True,
+        "reconnect.backoff.max.ms": 2_000,
+        "log.connection.close": False,
+    }
+    if trouble is not None:
+        properties["error_cb"] = trouble.note
+    properties |= _security(config)
+    return properties | config.properties
+
+
+def _security(config: KafkaConfig) -> dict[str, Any]:
+    tls = config.tls if config.tls is not None and config.tls.enabled else None
+    if tls is None and config.sasl is None:
+        return {}
+    found: dict[str, Any] = {"security.protocol": f"{'SASL_' if config.sasl else ''}{'SSL' if tls else 'PLAINTEXT'}"}
+    if tls is not None:
+        found |= _tls(tls)
+    if config.sasl is not None:
+        found["sasl.mechanism"] = config.sasl.mechanism.upper()
+        found["sasl.username"] = config.sasl.username
+        found["sasl.password"] = config.sasl.password.get_secret_value()
+    return found
+
+
+def _tls(tls: Tls) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if tls.insecure_skip_verify:
+        found["enable.ssl.certificate.verification"] = False
+        found["ssl.endpoint.identification.algorithm"] = "none"
+    else:
+        found["enable.ssl.certificate.verification"] = True
+        found["ssl.endpoint.identification.algorithm"] = "https"
+    if ca := tls.ca or tls.ca_file:
+        found["ssl.ca.pem"] = pem(ca)
+    key = tls.key.get_secret_value() if tls.key is not None else tls.key_file
+    if (cert := tls.cert or tls.cert_file) and key:
+        found["ssl.certificate.pem"] = pem(cert)
+        found["ssl.key.pem"] = pem(key)
+    if tls.key_password is not None:
+        found["ssl.key.password"] = tls.key_password.get_secret_value()
+    return found
+
+
+def consumer_properties(config: KafkaSourceConfig, group: str, trouble: Trouble) -> dict[str, Any]:
+    """For the consumer that reads records. The queue is bounded: 50,000 records or 16 MiB, whatever comes first."""
+    properties: dict[str, Any] = {
+        "group.id": group,
+        "group.protocol": config.group_protocol,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "enable.partition.eof": True,
+        "isolation.level": "read_committed",
+        # A position that is gone is an error, unless the configuration says otherwise.
+        "auto.offset.reset": "error" if config.out_of_range == "fail" else "earliest",
+        # After the queue was full librdkafka waits this long until it fetches again: 1 s costs half the throughput.
+        "fetch.queue.backoff.ms": 10,
+        "queued.min.messages": 50_000,
+        "queued.max.messages.kbytes": 16_384,
+        "fetch.wait.max.ms": 100,
+    }
+    if config.group_protocol == "classic":
+        # A killed worker's partitions move after this; a live one answers from a thread of its own.
+        properties["session.timeout.ms"] = 10_000
+        properties["partition.assignment.strategy"] = config.assignment
+    return properties | common_properties(config, trouble)
+
+
+def producer_properties(config: KafkaSinkConfig, trouble: Trouble, limit: int) -> dict[str, Any]:
+    """For the producer that writes records, none of them larger than `limit` bytes."""
+    milliseconds = config.transaction_timeout_seconds * 1000
+    return {
+        "enable.idempotence": True,
+        "acks": "all",
+        "compression.type": config.compression,
+        "linger.ms": config.linger_ms,
+        "partitioner": "murmur2_random",  # the Java client's
+        "message.max.bytes": limit,
+        "message.timeout.ms": min(milliseconds, 60_000),
+        "queue.buffering.max.messages": 100_000,
+        "queue.buffering.max.kbytes": 64 * 1024,
+        "delivery.report.only.error": True,
+    } | common_properties(config, trouble)
+
+
+def result(future: Future[T], trouble: Trouble, doing: str, seconds: float = CHECK_SECONDS) -> T:
+    """The result of an admin call; its error as a ConnectError."""
+    try:
+        return future.result(seconds + 1.0)
+    except KafkaException as error:
+        raise trouble.explain(error.args[0], doing) from error
+    except TimeoutError as error:
+        raise Retryable(f"{doing}: no answer within {seconds:g} s; check `brokers`") from error
+
+
+class Cluster:
+    """Metadata calls on a client of its own. Thread-safe; connects with the first call."""
+
+    def __init__(self, config: KafkaConfig) -> None:
+        self._config = config
+        self._trouble = Trouble()
+        self._admin = AdminClient(common_properties(config, self._trouble), logger=log)
+
+    @property
+    def admin(self) -> AdminClient:
+        """The client itself."""
+        return self._admin
+
+    def cluster_id(self) -> str:
+        """What the cluster calls itself."""
+        return str(self._call(lambda: self._admin.describe_cluster(request_timeout=CHECK_SECONDS)).cluster_id)
+
+    def partitions(self, topic: str) -> list[int]:
+        """The topic's partitions in order. Fatal if there is no such topic. Never creates it."""
+        described = self._admin.describe_topics(TopicCollection([topic]), request_timeout=CHECK_SECONDS)[topic]
+        return sorted(partition.id for partition in self._call(lambda: described, f"topic '{topic}'").partitions)
+
+    def exists(self, topic: str) -> bool:
+        """Whether there is such a topic."""
+        described = self._admin.describe_topics(TopicCollection([topic]), request_timeout=CHECK_SECONDS)[topic]
+        try:
+            described.result(CHECK_SECONDS + 1.0)
+        except KafkaException as error:
+            if error.args[0].code() in UNKNOWN_TOPIC:
+                return False
+        self._call(lambda: described, f"topic '{topic}'")
+        return True
+
+    def topic_settings(self, topic: str) -> dict[str, str]:
+        """The topic's configuration; empty where we are not allowed to see it."""
+        resource = ConfigResource(ResourceType.TOPIC, topic)
+        asked = self._admin.describe_configs([resource], request_timeout=CHECK_SECONDS)[resource]
+        try:
+            return {name: entry.value for name, entry in asked.result(CHECK_SECONDS + 1.0).items()}
+        except (KafkaException, TimeoutError) as error:
+            log.debug("the settings of topic '%s' cannot be read: %s", topic, error)
+            return {}
+
+    def ends(self, topic: str, partitions: Iterable[int], *, committed: bool = True) -> dict[int, int]:
+        """The offset after the last record of each partition; `committed`: before the first open transaction."""
+        isolation = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
+        return self._offsets(topic, partitions, OffsetSpec.latest(), isolation)  # type: ignore[no-untyped-call]
+
+    def starts(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """The offset of the oldest record of each partition."""
+        return self._offsets(topic, partitions, OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)  # type: ignore[no-untyped-call]
+
+    def _offsets(
+        self, topic: str, partitions: Iterable[int], spec: OffsetSpec, isolation: IsolationLevel
+    ) -> dict[int, int]:
+        wanted = {TopicPartition(topic, partition): spec for partition in partitions}
+        if not wanted:
+            return {}
+        asked = self._admin.list_offsets(wanted, isolation_level=isolation, request_timeout=CHECK_SECONDS)
+        doing = f"offsets of topic '{topic}'"
+        return {place.partition: int(result(f, self._trouble, doing).offset) for place, f in asked.items()}
+
+    def group_offsets(
+        self, group: str, topic: str, partitions: Iterable[int], *, stable_within: float | None = None
+    ) -> dict[int, TopicPartition]:
+        """The group's committed offsets with their metadata; partitions without one are absent.
+
+        `stable_within`: wait so many seconds for offsets in open transactions, then Retryable. Else they are not seen.
+        """
+        wanted = [TopicPartition(topic, partition) for partition in partitions]
+        doing = f"offsets of group '{group}'"
+        until = time.monotonic() + (stable_within or 0.0)
+        while wanted:
+            request = [ConsumerGroupTopicPartitions(group, wanted)]
+            asked = self._admin.list_consumer_group_offsets(
+                request, require_stable=stable_within is not None, request_timeout=CHECK_SECONDS
+            )
+            places = result(asked[group], self._trouble, doing).topic_partitions
+            failed = next((place.error for place in places if place.error is not None), None)
+            if failed is None:
+                return {place.partition: place for place in places if place.offset >= 0}
+            if failed.code() != KafkaError.UNSTABLE_OFFSET_COMMIT or time.monotonic() > until:
+                raise self._trouble.explain(failed, doing)
+            time.sleep(0.02)
+        return {}
+
+    def _call(self, ask: Callable[[], Future[T]], what: str = "Kafka") -> T:
+        return result(ask(), self._trouble, f"{what} at {', '.join(self._config.brokers)}")
+
+    def poll(self) -> None:
+        """Hear what the background threads have to say."""
+        self._admin.poll(0)

@@ -1,0 +1,211 @@
+"""What can be configured about Kafka."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+
+from airflow_provider_connect.engine.config import Config, FromConnection, SinkConfig
+
+Property = str | int | float | bool
+
+_TRANSLATED = {"bootstrap.servers": "brokers", "group.id": "consumer_group"}
+_OLDEST = ("earliest", "beginning", "smallest")
+_NEWEST = ("latest", "end", "largest")
+
+_OWNED = {
+    "acks": "it is always 'all'",
+    "request.required.acks": "it is always 'all'",
+    "compression.type": "use `compression`",
+    "compression.codec": "use `compression`",
+    "enable.auto.commit": "offsets are committed after delivery",
+    "enable.auto.offset.store": "offsets are committed after delivery",
+    "enable.idempotence": "it is always on",
+    "enable.partition.eof": "it is needed to see the end of a partition",
+    "group.protocol": "use `groupProtocol`",
+    "isolation.level": "it is always 'read_committed'",
+    "linger.ms": "use `lingerMs`",
+    "metadata.broker.list": "use `brokers`",
+    "partition.assignment.strategy": "use `assignment`",
+    "queue.buffering.max.ms": "use `lingerMs`",
+    "transaction.timeout.ms": "use `transactionTimeoutSeconds`",
+    "transactional.id": "it is made from the flow's name",
+}
+"""librdkafka properties that the guarantees depend on, and why or how instead."""
+
+_HARMLESS = {"enable.auto.commit": ("false", "False", False), "isolation.level": ("read_committed",)}
+
+
+def _split(value: Any) -> Any:
+    """A list of brokers may be written with commas."""
+    return [part for text in value.split(",") if (part := text.strip())] if isinstance(value, str) else value
+
+
+class Tls(Config):
+    """Encryption, and the client's own certificate. PEM is given as content or as the path of a file."""
+
+    enabled: bool = True
+    """Whether to speak TLS at all."""
+    ca: str | None = None
+    """CA certificates (PEM) that the brokers' certificates must come from. Default: those of the system."""
+    cert: str | None = None
+    """The client's certificate (PEM), where the brokers want one."""
+    key: SecretStr | None = None
+    """The private key (PEM) of `cert`."""
+    ca_file: str | None = None
+    """Path of `ca`."""
+    cert_file: str | None = None
+    """Path of `cert`."""
+    key_file: str | None = None
+    """Path of `key`."""
+    key_password: SecretStr | None = None
+    """Password of an encrypted private key."""
+    insecure_skip_verify: bool = False
+    """Accept any certificate of the brokers. Only for tests: whoever is in between can read and write everything."""
+
+    @model_validator(mode="after")
+    def _once(self) -> Tls:
+        for name in ("ca", "cert", "key"):
+            if getattr(self, name) and getattr(self, f"{name}_file"):
+                raise ValueError(f"'{name}' and '{name}File' are two ways to say the same; keep one")
+        if bool(self.cert or self.cert_file) != bool(self.key or self.key_file):
+            raise ValueError("a client certificate needs both 'cert' and 'key'")
+        return self
+
+
+class Sasl(Config):
+    """Who we are, by user name and password."""
+
+    mechanism: Literal["plain", "scram-sha-256", "scram-sha-512"] = "plain"
+    """How the password is proved. PLAIN sends it as it is, so combine it with TLS."""
+    username: Annotated[str, FromConnection("login", "User name")] = Field(min_length=1)
+    """User name."""
+    password: Annotated[SecretStr, FromConnection("password", "Password")]
+    """Password."""
+
+    @field_validator("mechanism", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+
+class KafkaConfig(Config):
+    """What source and sink have in common: where Kafka is, and how to get in."""
+
+    brokers: Annotated[list[str], FromConnection("host", "Bootstrap servers"), BeforeValidator(_split)] = Field(
+        min_length=1, examples=["kafka1:9092,kafka2:9092"]
+    )
+    """Addresses `host:port` of some brokers, as a list or with commas between; the others are found through them."""
+    topic: str = Field(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")
+    """Name of the topic."""
+    tls: Tls | None = None
+    """Speak TLS, with these certificates; `{}` means TLS with the system's."""
+    sasl: Sasl | None = None
+    """Authenticate with user name and password."""
+    properties: dict[str, Property] = Field(default_factory=dict)
+    """More librdkafka properties, such as `client.rack`; those that the guarantees depend on are refused.
+    `bootstrap.servers`, `group.id` and `auto.offset.reset` are understood, as in Airflow's own Kafka connections."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _translate(cls, data: Any) -> Any:
+        """The properties that have a field of their own become that field."""
+        properties = data.get("properties") if isinstance(data, dict) else None
+        if not isinstance(properties, dict):
+            return data
+        data, properties = dict(data), dict(properties)
+        for name, field in _TRANSLATED.items():
+            value = properties.pop(name, None)
+            if value is None or field not in cls.model_fields:
+                continue
+            alias = cls.model_fields[field].alias or field
+            if field not in data and alias not in data:
+                data[field] = value
+        reset = str(properties.pop("auto.offset.reset", "")).lower()
+        if "start" in cls.model_fields and "start" not in data and reset in (*_OLDEST, *_NEWEST):
+            data["start"] = "oldest" if reset in _OLDEST else "newest"
+        data["properties"] = properties
+        return data
+
+    @field_validator("properties")
+    @classmethod
+    def _not_ours(cls, properties: dict[str, Property]) -> dict[str, Property]:
+        for name, value in properties.items():
+            if name in _OWNED and value not in _HARMLESS.get(name, ()):
+                raise ValueError(f"'{name}' cannot be set: {_OWNED[name]}")
+        return {name: value for name, value in properties.items() if name not in _OWNED}
+
+    @model_validator(mode="after")
+    def _either(self) -> KafkaConfig:
+        own = {"tls": ("ssl.", "enable.ssl."), "sasl": ("sasl.",)}
+        for field, prefixes in own.items():
+            twice = [name for name in self.properties if name.startswith(prefixes)]
+            if getattr(self, field) is not None and twice:
+                raise ValueError(f"'properties.{twice[0]}' and '{field}' are two ways to say the same; keep one")
+        return self
+
+
+class KafkaSourceConfig(KafkaConfig):
+    """What to read from a topic, and how."""
+
+    consumer_group: str | None = Field(default=None, min_length=1)
+    """Consumer group whose members share the partitions. Default: the flow's name."""
+    format: Literal["json", "bytes"] = "json"
+    """What the values are: one JSON document each, or bytes that are passed on as they are."""
+    raw_mode: bool = False
+    """Wrap each value as `{"value": <value>, "_metadata": {offset, partition, timestamp, key, topic}}`, the timestamp
+    in milliseconds. Only for JSON."""
+    start: Literal["oldest", "newest"] = "oldest"
+    """Where to begin in a partition that neither the flow nor its consumer group has read before."""
+    out_of_range: Literal["fail", "oldest"] = "fail"
+    """What to do when the position has been deleted by the topic's retention: stop, or go on at the oldest record."""
+    group_protocol: Literal["classic", "consumer"] = "classic"
+    """Protocol of the consumer group; `consumer` is KIP-848 (Kafka 4), where the brokers assign the partitions."""
+    assignment: Literal["cooperative-sticky", "range", "roundrobin"] = "cooperative-sticky"
+    """How the classic protocol assigns partitions. All members of a group must use the same."""
+
+    @field_validator("format", mode="before")
+    @classmethod
+    def _no_avro(cls, value: Any) -> Any:
+        if value == "avro":
+            raise ValueError("'avro' is not supported yet; use 'json', or 'bytes' to pass the values on undecoded")
+        return value
+
+    @model_validator(mode="after")
+    def _raw_json(self) -> KafkaSourceConfig:
+        if self.raw_mode and self.format != "json":
+            raise ValueError(f"rawMode wraps JSON values, but format is '{self.format}'; drop one of them")
+        return self
+
+
+class KafkaSinkConfig(KafkaConfig, SinkConfig):
+    """Where to write, and how surely."""
+
+    guarantee: Literal["exactly-once", "at-least-once"] = "exactly-once"
+    """`exactly-once` writes transactions, which readers see whole if they read `read_committed` (librdkafka's default,
+    but not the Java client's); `at-least-once` writes without, and may repeat records after a crash."""
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "lz4"
+    """Compression of the records."""
+    linger_ms: int = Field(default=5, ge=0, le=900_000)
+    """Milliseconds to wait for more records before a request is sent."""
+    create_topic: bool = False
+    """Create the topic if it is not there, with the brokers' defaults."""
+    transaction_timeout_seconds: int = Field(default=60, ge=1)
+    """Seconds until the brokers abort an open transaction. The brokers limit it (`transaction.max.timeout.ms`)."""
+    checkpoint_topic: str = Field(
+        default="__airflow_connect_checkpoints", min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$"
+    )
+    """Compacted topic that holds the checkpoints, in the transactions of their records; made when needed, with one
+    partition. A source on the same Kafka cluster keeps them in its consumer group's offsets instead."""
+    checkpoint_replication: int = Field(default=-1, ge=-1, le=32_767)
+    """Replicas of a checkpoint topic that is made. -1: the brokers' default."""
+
+    @model_validator(mode="after")
+    def _in_time(self) -> KafkaSinkConfig:
+        if self.guarantee == "exactly-once" and self.batch_flush_interval_seconds >= self.transaction_timeout_seconds:
+            raise ValueError(
+                f"transactionTimeoutSeconds ({self.transaction_timeout_seconds}) must be longer than "
+                f"batchFlushIntervalSeconds ({self.batch_flush_interval_seconds:g}), else transactions time out"
+            )
+        return self

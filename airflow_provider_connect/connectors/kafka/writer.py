@@ -1,0 +1,131 @@
+"""Writer: a producer that takes Arrow rows and does not lose sight of a single failed record."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from itertools import repeat
+from operator import length_hint
+from typing import Any
+
+import pyarrow as pa
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from airflow_provider_connect.connectors.kafka.client import Trouble, producer_properties
+from airflow_provider_connect.connectors.kafka.config import KafkaSinkConfig
+from airflow_provider_connect.connectors.kafka.errors import sorted_error
+from airflow_provider_connect.connectors.kafka.limits import TopicLimits
+from airflow_provider_connect.engine.errors import ConnectError, Retryable
+
+log = logging.getLogger(__name__)
+
+_ANY_PARTITION = -1
+_NOW = 0
+_MARGIN_SECONDS = 5.0
+
+
+class Writer:
+    """One librdkafka producer. All methods belong to one thread; errors escape as ConnectErrors."""
+
+    def __init__(self, config: KafkaSinkConfig, limits: TopicLimits, transactional_id: str | None = None) -> None:
+        self._topic, self._limits = config.topic, limits
+        self._where = f"topic '{config.topic}' at {', '.join(config.brokers)}"
+        self._failed: list[KafkaError] = []
+        self._failures = 0
+        self.trouble = Trouble()
+        properties = producer_properties(config, self.trouble, max(limits.message_bytes, 1_000))
+        if transactional_id is not None:
+            properties["transactional.id"] = transactional_id
+            properties["transaction.timeout.ms"] = config.transaction_timeout_seconds * 1000
+        self._patience = properties["message.timeout.ms"] / 1000 + _MARGIN_SECONDS
+        try:
+            self.producer = Producer({**properties, "on_delivery": self._delivered}, logger=log)
+        except KafkaException as error:
+            raise sorted_error(error.args[0], "librdkafka refuses the configuration") from error
+
+    def write(self, rows: pa.RecordBatch) -> None:
+        """Pass envelope rows on. InvalidRecord, before any of them is passed on, for what the topic would refuse."""
+        self._limits.check(rows)
+        columns = [iter(column) for column in _columns(rows)]
+        values = columns[0]
+        produce, count = self.producer.produce, len(rows)
+        while True:
+            try:
+                deque(map(produce, repeat(self._topic), *columns), maxlen=0)
+                break
+            except BufferError:
+                # map() has taken the refused record from the iterators: go back by one.
+                at = count - length_hint(values) - 1
+                self._make_room()
+                rows = rows.slice(at)
+                columns = [iter(column) for column in _columns(rows)]
+                values, count = columns[0], len(rows)
+            except KafkaException as error:
+                raise self.trouble.explain(error.args[0], self._where) from error
+        self.producer.poll(0)
+        if self._failures:
+            self.flush()
+
+    def flush(self) -> None:
+        """Wait until the brokers have accepted every record; raise what became of one that they did not."""
+        left = self.producer.flush(self._patience)
+        if (error := self.failure()) is not None:
+            raise error
+        if left:
+            reason = f" ({self.trouble.last.str()})" if self.trouble.last is not None else ""
+            raise Retryable(f"{self._where}: {left} records not accepted within {self._patience:g} s{reason}")
+
+    def failure(self) -> ConnectError | None:
+        """What became of records that the brokers did not accept, since this was last asked."""
+        failed, self._failed, failures, self._failures = self._failed, [], self._failures, 0
+        if not failed:
+            return None
+        # What a person or the worker must act on outranks what follows from it.
+        errors = [self.trouble.explain(error, self._where) for error in failed]
+        worst = next((error for error in errors if not isinstance(error, Retryable)), errors[0])
+        worst.args = (f"{failures} records were not delivered: {worst}",)
+        return worst
+
+    def discard_failures(self) -> None:
+        """The records that failed were thrown away on purpose."""
+        self.producer.poll(0)
+        self._failed, self._failures = [], 0
+
+    def close(self) -> None:
+        """Throw away what is queued and free the producer; waits for no broker."""
+        try:
+            self.producer.purge()
+        except KafkaException as error:
+            log.debug("purging the producer's queue failed: %s", error)
+        del self.producer
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._failures += 1
+            if len(self._failed) < 100:
+                self._failed.append(error)
+
+    def _make_room(self) -> None:
+        """Wait until a good part of the queue is sent; its records fail by themselves if that takes too long."""
+        until = time.monotonic() + self._patience
+        enough = len(self.producer) * 3 // 4
+        while len(self.producer) > enough and not self._failures:
+            self.producer.poll(0.02)
+            if time.monotonic() > until:
+                raise Retryable(f"{self._where}: the brokers take nothing any more")
+
+
+def _columns(rows: pa.RecordBatch) -> list[Any]:
+    """The arguments of `produce` after the topic, as columns; the later ones only if they are not the default."""
+    values, keys = rows.column("value").to_pylist(), rows.column("key").to_pylist()
+    timestamps, headers = rows.column("timestamp"), rows.column("headers")
+    columns: list[Any] = [values, keys]
+    with_headers = headers.null_count < len(headers)
+    if timestamps.null_count < len(timestamps) or with_headers:
+        milliseconds = timestamps.cast(pa.timestamp("ms", tz="UTC"), safe=False).view(pa.int64())
+        columns += [repeat(_ANY_PARTITION), repeat(None), repeat(None), milliseconds.fill_null(_NOW).to_pylist()]
+    if with_headers:
+        pairs = [[(h["key"], h["value"]) for h in row] if row else None for row in headers.to_pylist()]
+        columns.append(pairs)
+    return columns
