@@ -243,7 +243,7 @@ class SourceContract(ConnectorContract):
         return [] if batch is None else self.identify(batch.rows)
 
     def test_a_batch_is_about_as_large_as_asked(self) -> None:
-        self.produce(12)
+        self.produce(36)
         assert max(len(batch) for batch in self.read(max_records=2)) <= 4
 
     def test_can_be_opened_again_after_close(self) -> None:
@@ -278,9 +278,10 @@ class SourceContract(ConnectorContract):
         for batch in batches:
             checkpoint = checkpoint.advance(batch.checkpoint)
             source.acknowledge(checkpoint)
-        for batch in batches:
+        for batch in reversed(batches):
             source.acknowledge(batch.checkpoint)
         source.acknowledge(Checkpoint())
+        assert not self.identities(self.read_to_end(source)), "an old acknowledgement made it read again"
         source.close()
         assert not self.identities(self.read(stored=checkpoint, fixed_splits=False))
         assert self.per_split(batches, produced) == produced

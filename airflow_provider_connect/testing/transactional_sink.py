@@ -234,6 +234,7 @@ class TransactionalSinkContract(SinkContract):
         self.pass_on(first, numbered(0, 3))
         self.pass_on(second, numbered(3, 6))
         second.commit(Checkpoint({"b": 3}))
+        self.assert_stored(numbered(3, 6))
         first.commit(Checkpoint({"a": 3}))
         self.assert_stored(numbered(0, 6))
         assert self.claimed("a", "b") == {"a": 3, "b": 3}
