@@ -125,8 +125,8 @@ class FlowMetrics:
     def committed(self, records: int, size: int, batch_seconds: float, end_to_end_seconds: float | None = None) -> None:
         """A flush of `records` source records and `size` bytes is durable.
 
-        `batch_seconds` is what flush and commit took; `end_to_end_seconds` since the timestamp of its oldest record (a record
-        from a clock that is ahead counts as 0), None where there is none.
+        `batch_seconds` is what flush and commit took; `end_to_end_seconds` is the age of its oldest record at the
+        commit (a record from a clock that is ahead counts as 0), None where records carry no timestamp.
         """
         self._records_committed.inc(records)
         self._bytes_committed.inc(size)

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from tests.benchmarks import latency, measure
-from tests.benchmarks.paths import PATHS, Path
+from tests.benchmarks.paths import PATHS, KafkaToPostgreSQL, Path
 from tests.services.kafka import Kafka
 from tests.services.kafka_server import KafkaServer
 from tests.services.postgresql import PostgreSQL
@@ -45,7 +45,7 @@ def main() -> int:
                     path = PATHS[name](kafka, postgresql, options.rows)
                     results.append(throughput(path, options.runs, options.lanes, options.raw_only))
                 print_table(results)
-            if not options.raw_only:
+            if KafkaToPostgreSQL.name in chosen and not options.raw_only:
                 latencies = latency.measure_all(kafka, postgresql)
                 for line in latencies.lines():
                     print(line)
