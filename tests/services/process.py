@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +42,14 @@ def free_port() -> int:
 class ServerProcess:
     """A server which ends, and whose files vanish, when this process ends in whatever way."""
 
-    def __init__(self, name: str, user: str | None = None) -> None:
+    def __init__(self, name: str, user: str | None = None, environment: Mapping[str, str] | None = None) -> None:
         self.name = name
         self._log_start = 0
         self._supervisor = subprocess.Popen(
             [sys.executable, supervisor.__file__, name, str(os.getpid()), user or ""],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            env={**os.environ, **(environment or {})},
             start_new_session=True,  # ^C is for pytest; the supervisor follows when pytest has ended
         )
         self.directory = Path(self._read_answer()["directory"])
