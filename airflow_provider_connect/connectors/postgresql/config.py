@@ -1,0 +1,143 @@
+"""Configuration of the PostgreSQL source and sink."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from airflow_provider_connect.connectors.postgresql.access import Access
+from airflow_provider_connect.connectors.postgresql.names import TableName, column_list
+from airflow_provider_connect.engine.config import Config, FromConnection, SinkConfig
+
+
+class PostgreSQLConfig(Config):
+    """How to reach the server."""
+
+    connection_string: Annotated[SecretStr, FromConnection("uri")] = Field(
+        examples=["postgres://user:password@host:5432/database?sslmode=require"]
+    )
+    """Server, account and database: `postgres://user:password@host:5432/database?sslmode=require`, or libpq's
+    `host=… dbname=…`. Parameters that libpq does not know are server settings (`search_path`, `statement_timeout`);
+    those of Go's connection pools are accepted and ignored."""
+
+    @field_validator("connection_string")
+    @classmethod
+    def _understood(cls, value: SecretStr) -> SecretStr:
+        Access.parse(value.get_secret_value())
+        return value
+
+    @property
+    def access(self) -> Access:
+        """The connection string, taken apart."""
+        return Access.parse(self.connection_string.get_secret_value())
+
+
+class PostgreSQLSourceConfig(PostgreSQLConfig):
+    """What to read, and how new rows are found."""
+
+    table: str | None = None
+    """Table or view to read: `table` or `schema.table`, in exact case. Beside `query` it only names the rows and lends
+    its primary key."""
+    query: str | None = None
+    """SELECT to read instead of the table. Without `cursor` it is run whole at every poll, and its rows are delivered
+    again each time."""
+    poll_interval: float = Field(default=5.0, gt=0)
+    """Seconds from one look for new rows to the next."""
+    raw_mode: bool = False
+    """Wrap each row: `{"value": row, "_metadata": {"table": …, "id": …}}`."""
+    cursor: str | list[str] = ""
+    """Column(s) that only grow from row to row, such as `updated_at`; new rows are those beyond the last ones read.
+    Default for a table: its primary key, if that is made of numbers or times. Values must not be NULL."""
+    tie_break: str | list[str] = ""
+    """Column(s) that tell rows with equal `cursor` apart, so that none is lost or repeated. Default: the primary
+    key of `table`."""
+    late_commits: Literal["wait", "ignore"] = "wait"
+    """Cursor values are handed out before a transaction commits, so a smaller one may become visible later. `wait`:
+    rows are read once all transactions that ran beside them have ended, so none is skipped; a transaction left open
+    holds reading up. `ignore`: read at once, for tables with a single writer."""
+
+    @field_validator("table")
+    @classmethod
+    def _is_name(cls, value: str | None) -> str | None:
+        if value is not None:
+            TableName.parse(value)
+        return value
+
+    @field_validator("query")
+    @classmethod
+    def _is_one_select(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        text = value.strip().rstrip(";").rstrip()
+        if not text:
+            raise ValueError("the query is empty")
+        return text
+
+    @model_validator(mode="after")
+    def _has_something_to_read(self) -> PostgreSQLSourceConfig:
+        if self.table is None and self.query is None:
+            raise ValueError("nothing to read: set `table` or `query`")
+        if self.tie_break_columns and not self.cursor_columns:
+            raise ValueError("tieBreak without cursor: set `cursor` to the column(s) that new rows are found by")
+        return self
+
+    @property
+    def table_name(self) -> TableName | None:
+        """The table's name, parsed."""
+        return TableName.parse(self.table) if self.table is not None else None
+
+    @property
+    def cursor_columns(self) -> tuple[str, ...]:
+        """The configured cursor columns; empty if there are none."""
+        return column_list(self.cursor)
+
+    @property
+    def tie_break_columns(self) -> tuple[str, ...]:
+        """The configured tie-break columns; empty if there are none."""
+        return column_list(self.tie_break)
+
+
+class PostgreSQLSinkConfig(PostgreSQLConfig, SinkConfig):
+    """Where rows go, and how they meet the ones that are there."""
+
+    table: str
+    """Table to write: `table` or `schema.table`, in exact case. If its only column without a default is a json(b)
+    column named `data`, whole documents go there; else fields go to the columns of their names."""
+    auto_create_table: bool = False
+    """Create the table if it is missing: `id` (identity, primary key), `data jsonb` and a GIN index on `data`."""
+    document_column: str | None = Field(default=None, min_length=1)
+    """The json(b) column that takes whole documents, where it is not to be found as described at `table`."""
+    upsert_mode: bool = False
+    """Replace rows that have the same `conflictKey` instead of adding to them; the last one of a key wins."""
+    conflict_key: str | list[str] = ""
+    """Column(s) that identify a row in `upsertMode`, or field(s) of the document; a unique index must cover them.
+    Default: the primary key of a table with typed columns."""
+    ignore_unknown_columns: bool = False
+    """Leave out fields that the table has no column for; else such records are refused."""
+
+    @field_validator("table")
+    @classmethod
+    def _is_name(cls, value: str) -> str:
+        TableName.parse(value)
+        return value
+
+    @model_validator(mode="after")
+    def _conflict_key_is_used(self) -> PostgreSQLSinkConfig:
+        if self.conflict_columns and not self.upsert_mode:
+            raise ValueError("conflictKey has no effect without `upsertMode: true`")
+        if self.upsert_mode and self.auto_create_table and not self.conflict_columns:
+            raise ValueError(
+                "upsertMode with autoCreateTable needs `conflictKey`: the field(s) of the document that identify a row"
+            )
+        return self
+
+    @property
+    def table_name(self) -> TableName:
+        """The table's name, parsed."""
+        return TableName.parse(self.table)
+
+    @property
+    def conflict_columns(self) -> tuple[str, ...]:
+        """The configured conflict key; empty if there is none."""
+        return column_list(self.conflict_key)

@@ -1,0 +1,170 @@
+"""Loading: the rows of one flush on their way into the table, by COPY, directly or through a staging table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from airflow_provider_connect.connectors.postgresql.client import Connection, run
+from airflow_provider_connect.connectors.postgresql.copy_stream import Buffer, CopyIn
+from airflow_provider_connect.connectors.postgresql.copy_text import (
+    BINARY_HEADER,
+    BINARY_TRAILER,
+    binary_documents,
+    lines,
+    text_field,
+    text_rows,
+)
+from airflow_provider_connect.connectors.postgresql.merge import DOCUMENT, NUMBER, Refused, Stage, Target
+from airflow_provider_connect.connectors.postgresql.names import listed, quoted
+from airflow_provider_connect.connectors.postgresql.table import Column
+from airflow_provider_connect.engine.batch import COLUMNS, Batch
+from airflow_provider_connect.engine.errors import Fatal, InvalidRecord
+
+_COPY_TEXT = "postgresql-copy"
+_JSON = "json"
+
+
+class Loading:
+    """One flush. After an error, `cancel` and roll back; its rows are gone."""
+
+    def __init__(self, connection: Connection, target: Target) -> None:
+        self._connection, self._target = connection, target
+        self._copy: CopyIn | None = None
+        self._statement = ""
+        self._binary = False
+        self._merge: Callable[[], Refused | None] | None = None
+        self._batches = 0
+        self._rows = 0
+        self._rows_before_copy = 0
+
+    # --- writing
+
+    def write(self, batch: Batch) -> None:
+        """Send the rows on."""
+        self._batches += 1
+        if batch.format == _JSON:
+            self._write_documents(batch.rows.column("value"))
+        elif self._target.document_column is not None:
+            raise Fatal(f"'{self._target.table.name}' takes JSON documents, not '{batch.format}'")
+        elif batch.format == _COPY_TEXT:
+            self._write_copy_text(batch.rows)
+        elif batch.format == COLUMNS:
+            self._write_columns(batch.rows)
+        else:
+            raise Fatal(f"a PostgreSQL table takes no documents of the encoding '{batch.format}'")
+        self._rows += len(batch)
+
+    def _write_documents(self, documents: pa.Array) -> None:
+        target = self._target
+        column = target.document_column
+        documents = documents.cast(pa.binary())
+        if column is not None and not target.key:
+            statement = f"COPY {target.table.name.sql} ({quoted(column.name)}) FROM STDIN (FORMAT binary)"
+            self._direct(statement, binary=True)
+            self._send(binary_documents(documents, column.type == "jsonb"))
+            return
+        if documents.null_count:
+            nulls = pc.indices_nonzero(documents.is_null()).to_pylist()
+            reason = "a null document has no fields for the columns of a table"
+            raise InvalidRecord(f"{len(nulls)} rows: {reason}", rows=dict.fromkeys(nulls, reason))
+        stage = Stage.of_documents()
+        merge = target.merge_documents if column is not None else target.spread_documents
+        statement = f"COPY {stage.sql} ({NUMBER}, {DOCUMENT}) FROM STDIN (FORMAT binary)"
+        self._staged(stage, statement, lambda: merge(self._connection, stage), binary=True)
+        self._send(binary_documents(documents, True, self._rows))
+
+    def _write_copy_text(self, rows: pa.RecordBatch) -> None:
+        described = (rows.schema.metadata or {}).get(b"columns")
+        if described is None:
+            raise Fatal("postgresql-copy documents need the list of columns in the schema metadata key 'columns'")
+        names = [column["name"] for column in json.loads(described)]
+        columns = self._target.columns_named(names, "add it, or select other columns")
+        documents = rows.column("value")
+        if documents.null_count:
+            nulls = pc.indices_nonzero(documents.is_null()).to_pylist()
+            raise InvalidRecord("null is no row", rows=dict.fromkeys(nulls, "null is no row"))
+        if None in columns:
+            kept = [index for index, column in enumerate(columns) if column is not None]
+            parts = [text.split(b"\t") for text in documents.to_pylist()]
+            documents = pa.array([b"\t".join(part[index] for index in kept) for part in parts], pa.binary())
+        self._write_text(documents, [column for column in columns if column is not None])
+
+    def _write_columns(self, rows: pa.RecordBatch) -> None:
+        columns = self._target.columns_named(rows.schema.names, "add it, or drop the column with a transform")
+        pairs = [(column, values) for column, values in zip(columns, rows.columns, strict=True) if column is not None]
+        try:
+            fields = [text_field(values, column.is_json) for column, values in pairs]
+        except pa.ArrowInvalid as error:
+            raise InvalidRecord(f"rows cannot be written as text: {error}") from error
+        self._write_text(text_rows(fields), [column for column, _ in pairs])
+
+    def _write_text(self, rows: pa.Array, columns: list[Column]) -> None:
+        target, names = self._target, [column.name for column in columns]
+        if not target.key:
+            self._direct(f"COPY {target.table.name.sql} ({listed(names)}) FROM STDIN", binary=False)
+        else:
+            stage = Stage.of_columns(columns)
+
+            def merge() -> None:
+                run(self._connection, target.columns_statement(stage, columns))
+
+            self._staged(stage, f"COPY {stage.sql} ({NUMBER}, {listed(names)}) FROM STDIN", merge, binary=False)
+            numbers = pa.array(range(self._rows, self._rows + len(rows)), pa.int64()).cast(pa.string())
+            rows = pc.binary_join_element_wise(numbers.cast(pa.binary()), rows.cast(pa.binary()), b"\t")
+        self._send(lines(rows))
+
+    # --- the COPY
+
+    def _direct(self, statement: str, binary: bool) -> None:
+        if statement != self._statement:
+            self._end_copy()
+            self._start_copy(statement, binary)
+
+    def _staged(self, stage: Stage, statement: str, merge: Callable[[], Refused | None], binary: bool) -> None:
+        if statement != self._statement:
+            self._end_copy()
+            stage.create(self._connection)
+            stage.empty(self._connection)
+            self._merge = merge
+            self._start_copy(statement, binary)
+
+    def _start_copy(self, statement: str, binary: bool) -> None:
+        self._copy = CopyIn(self._connection, statement)
+        self._statement, self._binary = statement, binary
+        self._rows_before_copy = self._rows
+        if binary:
+            self._copy.write(BINARY_HEADER)
+
+    def _send(self, rows: Buffer) -> None:
+        assert self._copy is not None
+        self._copy.write(rows)
+
+    def _end_copy(self) -> None:
+        """End the COPY that is open, and merge what it staged."""
+        if self._copy is not None:
+            if self._binary:
+                self._copy.write(BINARY_TRAILER)
+            self._copy.end()
+        merge, self._copy, self._merge, self._statement = self._merge, None, None, ""
+        if merge is not None and (refused := merge()) is not None:
+            reasons = list(dict.fromkeys(refused.rows.values()))
+            message = f"{len(refused.rows)} rows: {'; '.join(reasons[:3])}"
+            raise InvalidRecord(message, rows=refused.rows if self._batches == 1 else None)
+
+    def finish(self) -> None:
+        """All rows of the flush have been written: returns once the server has taken them."""
+        self._end_copy()
+
+    def cancel(self) -> None:
+        """Give an open COPY up, so that the transaction can be rolled back."""
+        if self._copy is not None:
+            self._copy.cancel()
+
+    def refused(self, line: int | None, reason: str) -> InvalidRecord:
+        """The error for a line of the COPY; the row is known if a single batch was written."""
+        row = line - 1 if line is not None and self._batches == 1 else None
+        return InvalidRecord(reason, rows={row: reason} if row is not None and row >= 0 else None)

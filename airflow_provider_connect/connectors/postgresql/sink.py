@@ -1,0 +1,289 @@
+"""The sink: rows stream into COPY while the source reads on, and become visible together with their checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar, NoReturn
+
+import psycopg
+
+from airflow_provider_connect.connectors.postgresql.client import (
+    Connection,
+    connect,
+    describe_server,
+    refused_line,
+    run,
+    sort_error,
+)
+from airflow_provider_connect.connectors.postgresql.config import PostgreSQLSinkConfig
+from airflow_provider_connect.connectors.postgresql.ledger import CheckpointTable
+from airflow_provider_connect.connectors.postgresql.loading import Loading
+from airflow_provider_connect.connectors.postgresql.merge import Stage, Target
+from airflow_provider_connect.connectors.postgresql.session_name import session_name
+from airflow_provider_connect.connectors.postgresql.table import (
+    Table,
+    create_document_table,
+    document_key,
+    find_table,
+    missing_table,
+)
+from airflow_provider_connect.engine.batch import COLUMNS, Batch, Checkpoint
+from airflow_provider_connect.engine.connector import SinkContext, TransactionalSink
+from airflow_provider_connect.engine.errors import ConnectError, Fatal, InvalidRecord, Retryable
+
+_SAVEPOINT = "connect_flush"
+
+
+class PostgreSQLSink(TransactionalSink[PostgreSQLSinkConfig]):
+    """Rows into one table, exactly once.
+
+    One connection writes: BEGIN and COPY with the first batch after a commit, further batches into the same COPY,
+    `flush` ends it (and merges what was staged), `commit` moves the checkpoint in the same transaction. A flush after
+    the first one of a transaction is a savepoint. Claims that come while rows are uncommitted use a connection of
+    their own.
+
+    A document table (see `table` of the configuration) takes JSON documents; a null document becomes a NULL. A typed
+    table takes rows of COPY text as they are, columns, and JSON documents whose fields go to the columns of their
+    names; there a null document is refused.
+    """
+
+    config_type: ClassVar[type[PostgreSQLSinkConfig]] = PostgreSQLSinkConfig
+
+    def __init__(self, config: PostgreSQLSinkConfig) -> None:
+        super().__init__(config)
+        self._connection: Connection | None = None
+        self._ledger: CheckpointTable | None = None
+        self._target: Target
+        self._reset()
+
+    def _reset(self) -> None:
+        self._loading: Loading | None = None
+        self._in_transaction = False
+        self._flushed = False
+
+    # --- life cycle
+
+    def open(self, context: SinkContext) -> None:
+        self.close()
+        self._name = session_name(context.flow)
+        with connect(self.config.access, self._name) as connection:
+            try:
+                table = self._find_or_create(connection)
+                ledger = CheckpointTable(table.name.schema or "public", context.flow)
+                ledger.create(connection)
+                self._target = self._target_in(table)
+                self._check_conflict_key(connection)
+            except psycopg.Error as error:
+                raise sort_error(error) from error
+        if self._ledger is None or not self._ledger.same(ledger):
+            self._ledger = ledger  # else what it owns is kept: after an error we come back as the same owner
+        self._connection = connect(self.config.access, self._name)
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        self._reset()
+        if connection is not None:
+            connection.close()
+
+    def check(self) -> str:
+        return describe_server(self.config.access)
+
+    def classify(self, error: Exception) -> ConnectError:
+        return sort_error(error)
+
+    def accepts(self) -> tuple[str, ...]:
+        if self._target.document_column is not None:
+            return ("json",)
+        return ("postgresql-copy", COLUMNS, "json")
+
+    # --- what is there
+
+    def _find_or_create(self, connection: Connection) -> Table:
+        name = self.config.table_name
+        table = find_table(connection, name)
+        if table is None and self.config.auto_create_table:
+            create_document_table(connection, name, self.config.conflict_columns)
+            table = find_table(connection, name)
+        if table is None:
+            raise missing_table(connection, name, "create it, or set `autoCreateTable: true`")
+        return table
+
+    def _target_in(self, table: Table) -> Target:
+        document = table.document_column
+        if self.config.document_column is not None:
+            document = table.column(self.config.document_column)
+            if document is None or not document.is_json:
+                problem = "is not json or jsonb" if document is not None else "is missing"
+                raise Fatal(f"documentColumn: '{self.config.document_column}' of '{table.name}' {problem}")
+        key: tuple[str, ...] = ()
+        if self.config.upsert_mode:
+            key = self.config.conflict_columns or (table.primary_key if document is None else ())
+            if not key:
+                what = "the field(s) of the document" if document is not None else "the column(s)"
+                raise Fatal(f"upsertMode: set `conflictKey` to {what} that identify a row of '{table.name}'")
+        return Target(table, document, key, self.config.ignore_unknown_columns)
+
+    def _check_conflict_key(self, connection: Connection) -> None:
+        """The server judges whether a unique index fits, by planning the very statement."""
+        target = self._target
+        if not target.key:
+            return
+        table = target.table
+        if target.document_column is not None:
+            stage = Stage.of_documents()
+            stage.create(connection)
+            statement = target.documents_statement(stage)
+            index = document_key(target.key, f'"{target.document_column.name}"')
+        else:
+            found = target.columns_named(list(target.key), "name columns of the table in `conflictKey`")
+            columns = [column for column in found if column is not None]
+            stage = Stage.of_columns(columns)
+            stage.create(connection)
+            statement = target.columns_statement(stage, columns)
+            index = ", ".join(f'"{name}"' for name in target.key)
+        try:
+            run(connection, f"EXPLAIN {statement}")
+        except psycopg.errors.InvalidColumnReference as error:
+            raise Fatal(
+                f"upsertMode: no unique index of '{table.name}' covers conflictKey {', '.join(target.key)}; create one:"
+                f" CREATE UNIQUE INDEX ON {table.name.sql} ({index})"
+            ) from error
+
+    # --- rows
+
+    def write(self, batch: Batch) -> None:
+        connection = self._writer()
+        try:
+            if self._loading is None:
+                self._begin_flush(connection)
+                self._loading = Loading(connection, self._target)
+            self._loading.write(batch)
+        except Exception as error:
+            self._undo_flush(error)
+
+    def flush(self) -> None:
+        loading = self._loading
+        if loading is None:
+            return
+        try:
+            loading.finish()
+        except Exception as error:
+            self._undo_flush(error)
+        self._loading = None
+        self._flushed = True
+
+    def _writer(self) -> Connection:
+        if self._connection is None:
+            raise Fatal("the sink is not open")
+        return self._connection
+
+    def _begin_flush(self, connection: Connection) -> None:
+        if not self._in_transaction:
+            run(connection, "BEGIN")
+            self._in_transaction = True
+            self._flushed = False
+        elif self._flushed:
+            run(connection, f"SAVEPOINT {_SAVEPOINT}")
+
+    def _undo_flush(self, error: Exception) -> NoReturn:
+        """Throw away what was written since the last flush, and raise the error, sorted."""
+        loading, self._loading = self._loading, None
+        sorted_error = sort_error(error)
+        if isinstance(error, psycopg.Error) and isinstance(sorted_error, InvalidRecord) and loading is not None:
+            sorted_error = loading.refused(refused_line(error), str(sorted_error))
+        try:
+            if loading is not None:
+                loading.cancel()
+            if self._flushed:
+                run(self._writer(), f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+            elif self._in_transaction:
+                run(self._writer(), "ROLLBACK")
+                self._in_transaction = False
+        except psycopg.Error as gone:
+            self._drop_connection()
+            if not isinstance(sorted_error, Retryable):
+                sorted_error = Retryable(f"{sorted_error}; and then the connection was lost: {gone}")
+        _raise(sorted_error, error)
+
+    def _drop_connection(self) -> None:
+        """Close a connection that nothing can be expected of; the server rolls back what it held."""
+        self._reset()
+        if self._connection is not None:
+            self._connection.close()
+
+    def abort(self) -> None:
+        connection, loading = self._connection, self._loading
+        in_transaction = self._in_transaction
+        self._reset()
+        if connection is None or connection.closed:
+            return
+        try:
+            if loading is not None:
+                loading.cancel()
+            if in_transaction:
+                run(connection, "ROLLBACK")
+        except psycopg.Error:
+            connection.close()
+
+    # --- ledger
+
+    def claim(self, splits: Iterable[str]) -> Checkpoint:
+        with self._aside() as connection:
+            return self._owned().claim(connection, splits)
+
+    def positions(self, splits: Iterable[str]) -> Checkpoint:
+        with self._aside() as connection:
+            return self._owned().positions(connection, splits)
+
+    def commit(self, checkpoint: Checkpoint) -> None:
+        connection = self._writer()
+        if self._loading is not None:
+            raise Fatal("commit without flush")
+        if not checkpoint and not self._in_transaction:
+            return
+        try:
+            if not self._in_transaction:
+                run(connection, "BEGIN")
+                self._in_transaction = True
+            if checkpoint:
+                self._owned().advance(connection, checkpoint)
+            status = run(connection, "COMMIT").statusmessage
+        except Exception as error:
+            self.abort()
+            _raise(sort_error(error), error)
+        self._reset()
+        if status != "COMMIT":
+            raise Retryable(f"the server answered COMMIT with {status}")
+        self._owned().landed(checkpoint)
+
+    def _owned(self) -> CheckpointTable:
+        if self._ledger is None:
+            raise Fatal("the sink is not open")
+        return self._ledger
+
+    def _aside(self) -> _Aside:
+        """A connection whose transactions have nothing to do with uncommitted rows."""
+        connection = self._connection
+        if connection is None or connection.closed or self._in_transaction:
+            return _Aside(connect(self.config.access, self._name), True)
+        return _Aside(connection, False)
+
+
+def _raise(error: ConnectError, cause: Exception) -> NoReturn:
+    raise error from (cause if cause is not error else cause.__cause__)
+
+
+class _Aside:
+    """A connection for a `with` block, closed behind it if it was opened for it; errors leave it sorted."""
+
+    def __init__(self, connection: Connection, own: bool) -> None:
+        self._connection, self._own = connection, own
+
+    def __enter__(self) -> Connection:
+        return self._connection
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if self._own:
+            self._connection.close()
+        if isinstance(error, psycopg.Error):
+            raise sort_error(error) from error

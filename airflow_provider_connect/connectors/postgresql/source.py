@@ -1,0 +1,268 @@
+"""The source: polls a table or query for new rows, and streams them by COPY in bounded memory."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import Any, ClassVar
+
+import psycopg
+import pyarrow as pa
+
+from airflow_provider_connect.connectors.postgresql.client import (
+    Connection,
+    connect,
+    describe_server,
+    run,
+    sort_error,
+)
+from airflow_provider_connect.connectors.postgresql.config import PostgreSQLSourceConfig
+from airflow_provider_connect.connectors.postgresql.copy_stream import Buffer, CopyOut
+from airflow_provider_connect.connectors.postgresql.copy_text import first_fields, split_fields, split_rows
+from airflow_provider_connect.connectors.postgresql.horizon import running_transactions, still_running
+from airflow_provider_connect.connectors.postgresql.query import Encoding, Reading, Tuple, look_up
+from airflow_provider_connect.connectors.postgresql.session_name import session_name
+from airflow_provider_connect.engine.batch import ENVELOPE, Batch, Checkpoint, envelope_schema
+from airflow_provider_connect.engine.connector import Source, SourceContext, dealt
+from airflow_provider_connect.engine.errors import ConnectError, EndOfInput, Fatal, FlowError
+
+log = logging.getLogger(__name__)
+
+COPY_TEXT = "postgresql-copy"
+JSON = "json"
+
+BATCH_BYTES = 4 * 1024 * 1024
+"""Wide rows end a batch earlier than its number of records."""
+LAG_ROWS = 1_000_000
+"""No more rows than this are counted for `lag`."""
+LAG_MILLISECONDS = 2_000
+
+_HORIZON_PAUSE = 0.02
+_HORIZON_WARNING_SECONDS = 60.0
+
+
+class PostgreSQLSource(Source[PostgreSQLSourceConfig]):
+    """Rows of a table or query, in the order of a cursor; one split, named by the table.
+
+    New rows are those beyond the last cursor value: updates of a row are seen if they move its cursor value, and
+    deletes never are (that takes change data capture). A poll reads up to its horizon, see `horizon`.
+
+    Without a cursor a query is run whole at every poll and its rows are delivered again: that is at least once, and
+    `replayable` is False. Draining then runs it once.
+    """
+
+    config_type: ClassVar[type[PostgreSQLSourceConfig]] = PostgreSQLSourceConfig
+
+    def __init__(self, config: PostgreSQLSourceConfig) -> None:
+        super().__init__(config)
+        self.replayable = config.query is None or bool(config.cursor_columns)
+        self._connection: Connection | None = None
+        self._reading: Reading
+
+    # --- what it is
+
+    def formats(self) -> tuple[str, ...]:
+        return (JSON,) if self.config.raw_mode else (COPY_TEXT, JSON)
+
+    def splits(self) -> list[str]:
+        return [self.config.table or "query"]
+
+    def classify(self, error: Exception) -> ConnectError:
+        return sort_error(error)
+
+    def check(self) -> str:
+        return describe_server(self.config.access)
+
+    # --- life cycle
+
+    def open(self, context: SourceContext) -> None:
+        self.close()
+        self._context = context
+        self._encoding: Encoding = "json" if context.format == JSON else "postgresql-copy"
+        self._copy: CopyOut | None = None
+        self._bound: Tuple | None = None
+        self._waiting: dict[str, int | None] | None = None
+        self._ended = False
+        self._next_poll = self._waiting_since = time.monotonic()
+        self._warn_at = self._waiting_since + _HORIZON_WARNING_SECONDS
+        self._connection = connect(self.config.access, f"{session_name(context.flow)} source"[:63], read_only=True)
+        self._reading = look_up(self._connection, self.config)
+        if self._reading.nullable and run(self._connection, self._reading.missing_values()).fetchone():
+            raise FlowError(
+                f"rows of '{self._reading.label}' have NULL in {', '.join(self._reading.nullable)} and would never be"
+                " read: declare it NOT NULL, or set `query` with coalesce() for the cursor"
+            )
+        self._schema = self._batch_schema()
+        splits = dealt(context, self.splits())
+        self._split = splits[0] if splits else None
+        if self._split is not None:
+            self._start(self._split, context.claim([self._split]))
+
+    def _start(self, split: str, claimed: Checkpoint) -> None:
+        position = claimed.get(split)
+        self._until: Tuple | None = None
+        self._after: Tuple | None = None
+        self._polls = 0
+        if self._reading.order:
+            self._after = self._reading.values(position) if position is not None else None
+            if split in self._context.until:
+                self._until = self._reading.values(self._context.until[split])
+        else:
+            if self._context.until:
+                raise FlowError("a query without `cursor` cannot be read again up to a position; set `cursor`")
+            log.warning(
+                "flow=%s query has no cursor: all its rows are delivered at every poll; set `cursor` and `tieBreak` to"
+                " read new rows only",
+                self._context.flow,
+            )
+            self._polls = int(position["polls"]) if isinstance(position, dict) and "polls" in position else 0
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    # --- reading
+
+    def read(self, max_records: int, timeout: float) -> Batch | None:
+        deadline = time.monotonic() + timeout
+        while True:
+            if self._ended or self._split is None:
+                raise EndOfInput
+            if self._copy is not None:
+                rows = self._copy.fetch(max_records, BATCH_BYTES, max(0.0, deadline - time.monotonic()))
+                done = self._copy.done
+                batch = self._batch(rows, done)
+                if done:
+                    self._finish_poll()
+                if batch is not None or not done:
+                    return batch
+            elif not self._prepare(deadline):
+                return None
+
+    def _prepare(self, deadline: float) -> bool:
+        """One step towards the next COPY; False when that is all there is to do before `deadline`."""
+        connection = self._open_connection()
+        if self._waiting is not None:
+            return self._pass_horizon(connection, deadline)
+        pause = self._next_poll - time.monotonic()
+        if pause > 0:
+            time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
+            return time.monotonic() >= self._next_poll
+        self._next_poll = time.monotonic() + self.config.poll_interval
+        if not self._reading.order:
+            self._begin_copy(connection, None)
+        elif self._until is not None:
+            # A logged range lies below the horizon of its first reading.
+            self._begin_copy(connection, self._until)
+        else:
+            newest = run(connection, self._reading.newest(self._after)).fetchone()
+            if newest is None:
+                self._ended = self._context.drain
+            else:
+                self._bound = tuple(newest)
+                self._waiting_since = time.monotonic()
+                self._warn_at = self._waiting_since + _HORIZON_WARNING_SECONDS
+                running = {} if self.config.late_commits == "ignore" else self._running(connection)
+                self._waiting = running
+        return True
+
+    def _pass_horizon(self, connection: Connection, deadline: float) -> bool:
+        if self._waiting:
+            self._waiting = still_running(self._waiting, self._running(connection))
+        if not self._waiting:
+            self._waiting = None
+            self._begin_copy(connection, self._bound)
+            return True
+        now = time.monotonic()
+        if now >= self._warn_at:
+            self._warn_at = now + _HORIZON_WARNING_SECONDS
+            log.warning(
+                "flow=%s waits since %.0f s for transactions that may commit older rows (lateCommits); processes: %s",
+                self._context.flow,
+                now - self._waiting_since,
+                ", ".join(str(pid) if pid is not None else name for name, pid in list(self._waiting.items())[:10]),
+            )
+        time.sleep(max(0.0, min(max(_HORIZON_PAUSE, (now - self._waiting_since) / 10), 1.0, deadline - now)))
+        return time.monotonic() < deadline
+
+    def _running(self, connection: Connection) -> dict[str, int | None]:
+        return running_transactions(connection, session_name(self._context.flow))
+
+    def _begin_copy(self, connection: Connection, to: Tuple | None) -> None:
+        self._bound = to
+        self._copy = CopyOut(connection, self._reading.copy(self._encoding, self.config.raw_mode, self._after, to))
+        self._rows_of_poll = 0
+
+    def _finish_poll(self) -> None:
+        self._copy = None
+        self._polls += 1
+        self._ended = self._context.drain or self._until is not None
+
+    def _open_connection(self) -> Connection:
+        if self._connection is None:
+            raise Fatal("the source is not open")
+        return self._connection
+
+    # --- rows to batches
+
+    def _batch_schema(self) -> pa.Schema:
+        columns = [{"name": column.name, "type": column.type} for column in self._reading.columns]
+        return envelope_schema(self._encoding, table=self._reading.label, columns=json.dumps(columns))
+
+    def _batch(self, rows: list[Buffer], done: bool) -> Batch | None:
+        assert self._split is not None
+        if not rows:
+            # The poll's end: nothing else says that a query without cursor was read whole.
+            if done and not self._reading.order:
+                return Batch(self._as_documents([]), Checkpoint({self._split: {"polls": self._polls + 1}}))
+            return None
+        self._rows_of_poll += len(rows)
+        position: dict[str, Any] = {"polls": self._polls, "rows": self._rows_of_poll}
+        if done and not self._reading.order:
+            position = {"polls": self._polls + 1}
+        if self._reading.order:
+            self._after = self._order_values(rows[-1])
+            position = self._reading.position(self._after)
+        documents = self._as_documents(rows)
+        return Batch(documents, Checkpoint({self._split: position}))
+
+    def _order_values(self, row: Buffer) -> Tuple:
+        names = [column.name for column in self._reading.columns]
+        names = names if self._encoding == COPY_TEXT else list(self._reading.leading())
+        values = first_fields(row, [names.index(name) for name in self._reading.order])
+        if None in values:
+            raise Fatal(f"a row of '{self._reading.label}' has NULL in its cursor {', '.join(self._reading.order)}")
+        return tuple(value for value in values if value is not None)
+
+    def _as_documents(self, rows: list[Buffer]) -> pa.RecordBatch:
+        arrays = {}
+        if self._encoding == COPY_TEXT:
+            arrays["value"] = split_rows(rows)
+        else:
+            leading = self._reading.leading()
+            fields = split_fields(split_rows(rows), len(leading))
+            arrays["value"] = fields[-1]
+            if len(self._reading.key) == 1:
+                arrays["key"] = fields[leading.index(self._reading.key[0])]
+        count = len(arrays["value"])
+        filled = [arrays[f.name] if f.name in arrays else pa.nulls(count, f.type) for f in ENVELOPE]
+        return pa.RecordBatch.from_arrays(filled, schema=self._schema)
+
+    # --- lag
+
+    def lag(self, checkpoint: Checkpoint) -> int | None:
+        """Rows past `checkpoint`, counted up to a million; None for a query without cursor, or if counting is slow."""
+        with connect(self.config.access, "airflow-connect lag", read_only=True) as connection:
+            reading = look_up(connection, self.config)
+            if not reading.order:
+                return None
+            position = checkpoint.get(self.splits()[0])
+            after = reading.values(position) if position is not None else None
+            run(connection, f"SET statement_timeout = {LAG_MILLISECONDS}")
+            try:
+                row = run(connection, reading.count(after, LAG_ROWS)).fetchone()
+            except psycopg.errors.QueryCanceled:
+                return None
+        return int(row[0]) if row is not None else None

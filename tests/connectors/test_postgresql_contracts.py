@@ -1,0 +1,131 @@
+"""The contracts, on PostgreSQL: the source by primary key and by timestamp, the sink on its three kinds of tables."""
+
+import importlib
+import json
+
+import psycopg
+import pytest
+
+from airflow_provider_connect.connectors.postgresql import (
+    PostgreSQLSink,
+    PostgreSQLSinkConfig,
+    PostgreSQLSource,
+    PostgreSQLSourceConfig,
+)
+from airflow_provider_connect.testing import SourceContract, TransactionalSinkContract
+from airflow_provider_connect.testing.sink_rows import Record
+from tests.services.process import free_port
+
+PACKAGE = "airflow_provider_connect.connectors.postgresql"
+
+
+def unreachable():
+    return f"postgresql://nobody@127.0.0.1:{free_port()}/none"
+
+
+class OfSchema:
+    """Each check has a schema of its own, with the table `t` in it."""
+
+    columns = ""
+
+    @pytest.fixture(autouse=True)
+    def _schema(self, postgresql):
+        self.postgresql = postgresql
+        self.schema = postgresql.create_schema()
+        self.table = f"{self.schema}.t"
+        if self.columns:
+            postgresql.execute(f"CREATE TABLE {self.table} ({self.columns})")
+        yield
+        postgresql.execute(f"DROP SCHEMA {self.schema} CASCADE")
+
+
+class TestSourceByPrimaryKey(OfSchema, SourceContract):
+    columns = "id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, text text, at timestamptz NOT NULL"
+    settings: dict[str, object] = {}
+    at = "clock_timestamp()"
+
+    def source(self, dsn):
+        return PostgreSQLSource(
+            PostgreSQLSourceConfig(connection_string=dsn, table=self.table, poll_interval=0.05, **self.settings)
+        )
+
+    def make(self):
+        return self.source(self.postgresql.dsn)
+
+    def make_unreachable(self):
+        return self.source(unreachable())
+
+    def produce(self, count):
+        rows = self.postgresql.execute(
+            f"INSERT INTO {self.table} (text, at) SELECT 'text ' || n, {self.at} FROM generate_series(1, %s) AS n"
+            " RETURNING id, text, at",
+            count,
+        )
+        return {self.table: [row[0] for row in sorted(rows, key=self.sort_key)]}
+
+    def sort_key(self, row):
+        return row[0]
+
+    def identify(self, rows):
+        return [int(value.split(b"\t")[0]) for value in rows.column("value").to_pylist()]
+
+
+class TestSourceByEqualTimestamps(TestSourceByPrimaryKey):
+    """All rows of a `produce` have one timestamp, so batches end amid equal cursor values."""
+
+    settings = {"cursor": "at"}
+    at = "now()"
+
+    def sort_key(self, row):
+        return row[2], row[0]
+
+
+class TestSourceInRawMode(TestSourceByPrimaryKey):
+    settings = {"raw_mode": True}
+
+    def identify(self, rows):
+        return [json.loads(value)["_metadata"]["id"] for value in rows.column("value").to_pylist()]
+
+
+class OnTable(OfSchema, TransactionalSinkContract):
+    settings: dict[str, object] = {}
+    poison = Record(9000, "NUL \0 is no text")
+
+    def crash_modules(self):
+        """Dying while the configuration is read or the catalog is asked is dying before anything happens."""
+        return [importlib.import_module(f"{PACKAGE}.{name}") for name in ("sink", "loading", "ledger")]
+
+    def make_sink(self, dsn):
+        return PostgreSQLSink(PostgreSQLSinkConfig(connection_string=dsn, table=self.table, **self.settings))
+
+    def make(self):
+        return self.make_sink(self.postgresql.dsn)
+
+    def make_unreachable(self):
+        return self.make_sink(unreachable())
+
+
+class TestSinkOnDocuments(OnTable):
+    settings = {"auto_create_table": True}
+
+    def stored(self):
+        try:
+            rows = self.postgresql.execute(f"SELECT data FROM {self.table}")
+        except psycopg.errors.UndefinedTable:
+            return []
+        return [Record(**document) for (document,) in rows]
+
+
+class TestSinkOnColumns(OnTable):
+    columns = "id bigint NOT NULL, text text"
+
+    def stored(self):
+        return [Record(*row) for row in self.postgresql.execute(f"SELECT id, text FROM {self.table}")]
+
+
+class TestSinkUpserting(OnTable):
+    columns = "id bigint PRIMARY KEY, text text"
+    settings = {"upsert_mode": True}
+
+    def stored(self):
+        return [Record(*row) for row in self.postgresql.execute(f"SELECT id, text FROM {self.table}")]
