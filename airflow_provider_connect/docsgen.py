@@ -80,7 +80,8 @@ def _section(name: str, role: Role, model: type[BaseModel]) -> list[str]:
     lines = [f"## {role.capitalize()}", "", "```yaml", _example(name, role, model), "```", ""]
     lines += ["| key | type | default | |", "|---|---|---|---|"]
     for key, info, owner in _fields(model):
-        lines.append(f"| `{key}` | {_type(info, owner)} | {_default(info)} | {_cell(info.description or '')} |")
+        within = f" in `{key.rpartition('.')[0]}`" if "." in key else ""
+        lines.append(f"| `{key}` | {_type(info, owner)} | {_default(info, within)} | {_cell(info.description or '')} |")
     secret = any(takes(info.annotation, SecretStr) for _, info, _ in _fields(model))
     if secret:
         lines += ["", "Values marked *secret* never appear in logs; keep them in a connection."]
@@ -127,9 +128,9 @@ def _bounds(schema: dict[str, Any]) -> str:
     return f" {', '.join(found)}" if found else ""
 
 
-def _default(info: FieldInfo) -> str:
+def _default(info: FieldInfo, within: str) -> str:
     if info.is_required():
-        return "**required**"
+        return f"**required**{within}"
     value = info.get_default(call_default_factory=True) if info.default_factory is None else info.default_factory()  # type: ignore[call-arg]
     if isinstance(value, BaseModel):
         return ""

@@ -5,7 +5,7 @@ two guarantees; `missing` has no driver; `keep` is a transform.
 """
 
 from types import SimpleNamespace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
 import pytest
@@ -184,7 +184,7 @@ class BoardConfig(SinkConfig):
 
 class Board(QueueSink):
     config_type = BoardConfig
-    shown: list[Any] = []
+    shown: ClassVar[list[Any]] = []
 
     @classmethod
     def choose(cls, config: Any) -> Any:
@@ -244,7 +244,9 @@ def install(patch: pytest.MonkeyPatch) -> None:
         if kind == "codecs":
             return module(kind, name)
         if name == "missing":
-            raise FlowError("type 'missing' needs the module 'nodriver': pip install 'airflow-provider-connect[missing]'")
+            raise FlowError(
+                "type 'missing' needs the module 'nodriver': pip install 'airflow-provider-connect[missing]'"
+            )
         if (kind, name) not in MODULES:
             raise FlowError(f"unknown {kind.removesuffix('s')} type '{name}'")
         return MODULES[kind, name]

@@ -129,7 +129,9 @@ def test_keys(key: str, value: object):
 
 
 def test_a_kubernetes_secret_as_extra():
-    secret = Connection("s", extra={"connectionString": "postgres://x", "username": "u", "password": "p", "ca.crt": "pem"})
+    secret = Connection(
+        "s", extra={"connectionString": "postgres://x", "username": "u", "password": "p", "ca.crt": "pem"}
+    )
     assert secret.get("connectionString") == "postgres://x"
     assert secret.get("uri") == "postgres://x"
     assert (secret.get("username"), secret.get("password"), secret.get("ca.crt")) == ("u", "p", "pem")
@@ -142,7 +144,8 @@ def test_a_kubernetes_secret_as_extra():
     [
         (FULL, "tabel", "connection 'pg' has no 'tabel'; did you mean 'table'? "
                         "(it has: host, port, login, password, schema, uri, table, n, tls)"),
-        (Connection("c", host="h", extra={"topic": "hush"}), "brokers", "connection 'c' has no 'brokers'; it has: host, uri, topic"),
+        (Connection("c", host="h", extra={"topic": "hush"}), "brokers",
+         "connection 'c' has no 'brokers'; it has: host, uri, topic"),
         (Connection("c", extra={"a": "hush"}), "uri", "connection 'c' has no 'uri'; it has: a"),
         (Connection("c"), "host", "connection 'c' has no 'host'; it is empty"),
     ],

@@ -1,5 +1,7 @@
 """Lint: every wrong document gets a clear message with file, line and path; right ones get none."""
 
+# ruff: noqa: E501 - the messages stand here as they are printed
+
 from pathlib import Path
 from textwrap import dedent, indent
 
@@ -218,9 +220,18 @@ def test_what_no_connection_can_fill_is_missing_beside_one(tmp_path: Path):
         ("a:\n  b: 1\n  b: 1\n", "orders.yaml:3: a.b: duplicate key; it is in line 2 already"),
         ("a:\n  on: 1\n", "orders.yaml:2: a: the key 'on' is no text; put it in quotes"),
         ("a: !!binary aGk=\n", "orders.yaml:1: a: the tag '!!binary' is not supported; write plain YAML"),
-        ("a: !!python/object:os.x {}\n", "orders.yaml:1: a: the tag '!!python/object:os.x' is not supported; write plain YAML"),
-        ("kind: Deployment\n", "orders.yaml:1: kind: 'Deployment' is neither a flow nor a Secret; known: DataFlow, Secret"),
-        ("kind: Dataflow\n", "orders.yaml:1: kind: 'Dataflow' is neither a flow nor a Secret; did you mean 'DataFlow'?"),
+        (
+            "a: !!python/object:os.x {}\n",
+            "orders.yaml:1: a: the tag '!!python/object:os.x' is not supported; write plain YAML",
+        ),
+        (
+            "kind: Deployment\n",
+            "orders.yaml:1: kind: 'Deployment' is neither a flow nor a Secret; known: DataFlow, Secret",
+        ),
+        (
+            "kind: Dataflow\n",
+            "orders.yaml:1: kind: 'Dataflow' is neither a flow nor a Secret; did you mean 'DataFlow'?",
+        ),
         ("kind: Secret\nmetadata: {name: s}\n", "orders.yaml:1: no flow in this file; a flow has `kind: DataFlow`"),
         ("kind: Secret\n", "orders.yaml:1: metadata.name: required, but missing: the name of the Secret"),
         (

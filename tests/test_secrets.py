@@ -17,7 +17,9 @@ pytestmark = pytest.mark.usefixtures("types")
 
 STORE = {
     "q": Connection("q", "queue", "b1,b2:1", 9092, "me", "hush", None, {"client_id": "cid"}),
-    "s": Connection("s", extra={"topic": "orders", "brokers": "x:1, y:2", "n": "7", "password": "other", "map": '{"a": "b"}'}),
+    "s": Connection(
+        "s", extra={"topic": "orders", "brokers": "x:1, y:2", "n": "7", "password": "other", "map": '{"a": "b"}'}
+    ),
     "team.s": Connection("team.s", extra={"topic": "theirs"}),
     "bare": Connection("bare"),
 }  # fmt: skip
@@ -54,7 +56,9 @@ def test_a_connection_fills_what_it_has(key: str):
 
 
 def test_direct_values_come_before_the_connection():
-    found = config({"connection": "q", "topic": "t", "brokers": ["z"], "client_id": "mine", "sasl": {"mechanism": "digest"}})
+    found = config(
+        {"connection": "q", "topic": "t", "brokers": ["z"], "client_id": "mine", "sasl": {"mechanism": "digest"}}
+    )
     assert found.brokers == ["z"]
     assert found.client_id == "mine"
     assert (found.sasl.username, found.sasl.mechanism) == ("me", "digest")
@@ -107,9 +111,7 @@ def test_a_mapping_in_a_connection_is_json():
         ({"connection": "bare", "topic": "t"}, ["spec.source.queue.brokers: required, but missing"]),
         (
             {"brokers": ["a"], "topic": "t", "retriesSecretRef": ref("topic")},
-            [
-                "spec.source.queue.retries: must be a whole number, unable to parse string as an integer"
-            ],
+            ["spec.source.queue.retries: must be a whole number, unable to parse string as an integer"],
         ),
         (
             {"brokers": ["a"], "topic": "t", "tableSecretRef": ref("topic"), "query": "q"},

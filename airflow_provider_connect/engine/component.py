@@ -58,11 +58,15 @@ def component_of(config: Config) -> Component:
     kinds = ("connectors", "transforms")
     for kind in kinds:
         for name in registry.names(kind):
-            if config.__class__.__module__.startswith(f"airflow_provider_connect.{kind}.{name.replace('-', '_')}"):
+            own = f"airflow_provider_connect.{kind}.{name.replace('-', '_')}"
+            if f"{config.__class__.__module__}.".startswith(f"{own}."):
                 return Component(type=name, config=config)
     for kind in kinds:  # another distribution's: only its module knows
         for name in registry.names(kind):
-            module = registry.module(kind, name)
+            try:
+                module = registry.module(kind, name)
+            except FlowError:  # its driver is missing, so this Config is not from there
+                continue
             found = [getattr(module, role, None) for role in ("source", "sink", "transform")]
             if any(getattr(cls, "config_type", None) is config.__class__ for cls in found):
                 return Component(type=name, config=config)

@@ -135,8 +135,9 @@ class Connection:
 
     def driver_uri(self) -> str:
         """The connection as drivers take it: each text, number and truth value of the extra is a parameter."""
-        texts = {key: str(value).lower() if isinstance(value, bool) else value for key, value in self.extra.items()}
-        return self._uri(urlencode({key: value for key, value in texts.items() if isinstance(value, str | int | float)}))
+        plain = {key: value for key, value in self.extra.items() if isinstance(value, str | int | float)}
+        texts = {key: str(value).lower() if isinstance(value, bool) else value for key, value in plain.items()}
+        return self._uri(urlencode(texts))
 
     def _uri(self, query: str) -> str:
         conn_type = self.conn_type.removeprefix("connect_").lower().replace("_", "-")

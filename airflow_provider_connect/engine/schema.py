@@ -38,7 +38,7 @@ def flow_schema() -> Schema:
             reference = {"anyOf": [reference, {"type": "null"}]}
         description = spec["properties"][field]["description"]
         spec["properties"][field] = {"description": description, **reference}
-    for name in [name for name in defs if name.startswith("spec.Component")]:
+    for name in [name for name in defs if name in ("spec.Component", "spec.Config")]:
         del defs[name]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -68,7 +68,7 @@ def block_schema(model: type[Config], prefix: str, defs: Schema) -> Schema:
         variant["properties"].update(
             {key: {"type": "string", "minLength": 1, "description": _CONNECTION} for key in CONNECTION_KEYS}
         )
-        variant["allOf"] = [*variant.get("allOf", []), *_at_most_one(CONNECTION_KEYS)]
+        variant["not"]["anyOf"] += _pairs(CONNECTION_KEYS)
     defs[prefix], defs[f"{prefix}.connected"] = plain, connected
     return {
         "if": {"anyOf": [{"required": [key]} for key in CONNECTION_KEYS]},
@@ -109,7 +109,7 @@ def _types(role: Role, defs: Schema) -> list[Schema]:
         }
         if name != "config":
             schema["properties"]["config"] = schema["properties"][name]
-            schema["allOf"] = _at_most_one((name, "config"))
+            schema["not"] = {"required": [name, "config"]}
         if required:
             schema["anyOf"] = [{"required": [key]} for key in dict.fromkeys((name, "config"))]
         found.append(schema)
@@ -131,7 +131,10 @@ def _object(
 
 
 def _both_spellings(schema: Schema, model: type[BaseModel], references: bool, connected: bool) -> Schema:
+    """camelCase with descriptions, for completion; snake_case too, and SecretRefs of either, but never one twice."""
     properties: Schema = {}
+    spellings: Schema = {}
+    twice: list[Schema] = []
     conditions: list[Schema] = []
     required = set(schema.pop("required", ()))
     for key, declared in schema["properties"].items():
@@ -139,21 +142,22 @@ def _both_spellings(schema: Schema, model: type[BaseModel], references: bool, co
         metadata = model.model_fields[name].metadata
         if declared.get("type") == "array" and any(isinstance(each, BeforeValidator) for each in metadata):
             declared = _or_text(declared)  # noqa: PLW2901
-        spelled = dict.fromkeys((key, name))
-        properties.update(dict.fromkeys(spelled, declared))
-        groups = [tuple(spelled)]
+        properties[key] = declared
+        groups = [tuple(dict.fromkeys((key, name)))]
+        if name != key:
+            spellings[name] = {field: value for field, value in declared.items() if field != "description"}
         if references and field_named(model, f"{key}SecretRef") is None:
-            refs = dict.fromkeys((f"{key}SecretRef", f"{name}SecretRef", f"{key}_secret_ref", f"{name}_secret_ref"))
-            properties.update({each: {"$ref": f"{_REF}SecretRef"} for each in refs})
-            groups.append(tuple(refs))
-        for group in groups:
-            conditions.extend(_at_most_one(group))
+            groups.append((f"{key}SecretRef", f"{name}_secret_ref"))
+            spellings.update({each: {"$ref": f"{_REF}SecretRef"} for each in groups[1]})
+        twice += [{"required": list(group)} for group in groups if len(group) > 1]
         if key in required and not (connected and _filled(model, name)):
             conditions.append({"anyOf": [{"required": [each]} for group in groups for each in group]})
-    schema["properties"] = properties
+    schema["properties"] = {**properties, **spellings}
     schema["additionalProperties"] = False
     if conditions:
         schema["allOf"] = conditions
+    if twice:
+        schema["not"] = {"anyOf": twice}
     return schema
 
 
@@ -170,8 +174,8 @@ def _filled(model: type[BaseModel], name: str) -> bool:
     return mark_of(info) is not None or (nested is not None and filled_by_connection(nested))
 
 
-def _at_most_one(keys: tuple[str, ...]) -> list[Schema]:
-    return [{"not": {"required": [a, b]}} for index, a in enumerate(keys) for b in keys[index + 1 :]]
+def _pairs(keys: tuple[str, ...]) -> list[Schema]:
+    return [{"required": [a, b]} for index, a in enumerate(keys) for b in keys[index + 1 :]]
 
 
 def _models_within(model: type[BaseModel]) -> list[type[BaseModel]]:

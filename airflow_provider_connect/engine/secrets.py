@@ -127,7 +127,8 @@ def _without_refs(
         if twice != key:
             report((*where, key), f"given twice: '{twice}' and '{key}' are the same field")
         elif base and info is None:
-            if model is not None and field_named(model, base) is None:
+            name = name_of(model, base) if model else None
+            if model is not None and (name is None or base != (key_of(model, name) if key.endswith("Ref") else name)):
                 known = [key_of(model, name) + _SUFFIXES[0] for name in model.model_fields]
                 report((*where, key), f"unknown field{suggestion(key, known)}")
             elif ref := _read_ref(value, (*where, key), report):
