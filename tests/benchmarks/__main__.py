@@ -86,13 +86,14 @@ def throughput(path: Path, runs: int, lanes: int, raw_only: bool) -> dict[str, A
                     done = measure.run(path.raw_command(target, variant), limit)
                     path.check(target)
                 rates.append(path.rows / done.summary["seconds"])
-                say(f"{path.name}: run {number}: raw {' '.join(variant)}: {rates[-1]:,.0f} rows/s")
+                say(f"{path.name}: run {number}: raw {' '.join(variant)}: {rates[-1]:,.0f} rows/s, {used(done)}")
             if not raw_only:
                 with target_of(path) as target, flow_file(target, path.flow(target, lanes)) as file:
                     done = measure.run(measure.connect("run", str(file), "--drain", "--json"), limit)
                     path.check(target)
                 ours.append(done)
-                say(f"{path.name}: run {number}: ours: {path.rows / done.summary['seconds']:,.0f} rows/s")
+                rate = path.rows / done.summary["seconds"]
+                say(f"{path.name}: run {number}: ours: {rate:,.0f} rows/s, {used(done)}")
     finally:
         path.clean()
     best = max(statistics.median(rates) for rates in raw.values())
@@ -137,6 +138,11 @@ def print_table(results: list[dict[str, Any]]) -> None:
     for cells in [list(COLUMNS), *shown]:
         name, *figures = cells
         print("  ".join([name.ljust(widths[0]), *(f.rjust(w) for f, w in zip(figures, widths[1:], strict=True))]))
+
+
+def used(run: measure.Run) -> str:
+    """What a run took of the machine, which says more than its rate when others are busy on it."""
+    return f"{run.cpu_seconds:.1f} s CPU, {run.peak_rss_mb:.0f} MB"
 
 
 def say(text: str) -> None:
