@@ -1,6 +1,8 @@
 # Needs python3 (3.11 or newer), java (17 or newer) and mvn; everything else comes from package registries.
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# Where Python may not keep bytecode, every start of a worker compiles for a second.
+unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -21,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
 # The second way is for machines whose mirror is configured for pip only.
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[all,dev]' || \
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[all,dev]' || \
 	  $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	@touch $@
 
