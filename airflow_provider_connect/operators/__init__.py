@@ -1,0 +1,1 @@
+"""Operators: flows as tasks."""
