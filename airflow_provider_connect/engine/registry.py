@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 from difflib import get_close_matches
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from types import ModuleType
 from typing import Any
 
@@ -31,18 +31,34 @@ def suggestion(name: str, known: list[str] | tuple[str, ...]) -> str:
 @cache
 def names(kind: str) -> tuple[str, ...]:
     """Every registered name of a kind: "connectors", "transforms" or "codecs"."""
+    return tuple(sorted(_own(kind) | {point.name for point in _points(kind)}))
+
+
+def known(kind: str, name: str) -> bool:
+    """Whether `name` is registered; quicker than `names` for the types of this package."""
+    return name in _own(kind) or name in names(kind)
+
+
+@cache
+def _own(kind: str) -> frozenset[str]:
     package = importlib.import_module(f"{_PACKAGE}.{kind}")
-    own = {m.name.replace("_", "-") for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")}
-    return tuple(sorted(own | {point.name for point in entry_points(group=f"{_PACKAGE}.{kind}")}))
+    modules = pkgutil.iter_modules(package.__path__)
+    return frozenset(module.name.replace("_", "-") for module in modules if not module.name.startswith("_"))
+
+
+@cache
+def _points(kind: str) -> EntryPoints:
+    """The entry points of a kind. Beside Airflow, reading those of all distributions takes a noticeable time."""
+    return entry_points(group=f"{_PACKAGE}.{kind}")
 
 
 @cache
 def module(kind: str, name: str) -> ModuleType:
     """The module that is registered under `name`. FlowError with a suggestion if there is none."""
-    if name not in names(kind):
+    if not known(kind, name):
         raise FlowError(f"unknown {kind.removesuffix('s')} type '{name}'{suggestion(name, names(kind))}")
-    for point in entry_points(group=f"{_PACKAGE}.{kind}", name=name):
-        loaded: ModuleType = point.load()
+    if name not in _own(kind):
+        loaded: ModuleType = _points(kind)[name].load()
         return loaded
     try:
         return importlib.import_module(f"{_PACKAGE}.{kind}.{name.replace('-', '_')}")
