@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
 import pytest
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
 from airflow_provider_connect.engine import registry
 from airflow_provider_connect.engine.batch import Batch, Checkpoint, documents
@@ -138,6 +138,13 @@ class TickerConfig(Config):
     endless: bool = False
     """Whether the last value comes again and again, every 10 ms."""
 
+    @field_validator("ticks")
+    @classmethod
+    def _even(cls, ticks: list[str]) -> list[str]:
+        if ticks == ["odd"]:
+            raise FlowError("odd ticks need another clock")
+        return ticks
+
 
 class Ticker(Source[TickerConfig]):
     config_type = TickerConfig
@@ -252,6 +259,7 @@ def install(patch: pytest.MonkeyPatch) -> None:
         return MODULES[kind, name]
 
     patch.setattr(registry, "names", lambda kind: NAMES.get(kind) or names(kind))
+    patch.setattr(registry, "known", lambda kind, name: name in registry.names(kind))
     patch.setattr(registry, "module", module_of)
 
 

@@ -123,7 +123,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture):
         (["run", "--help"], "exit codes:"),
     ):
         with pytest.raises(SystemExit) as caught:
-            main(arguments.split())
+            main(arguments)
         assert caught.value.code == 0
         assert said in capsys.readouterr().out
 

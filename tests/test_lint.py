@@ -133,6 +133,8 @@ def test_a_right_flow_has_no_problems():
         ),
         (f"source:\n  type: ticker\n  ticker: 3\nsink: {BOARD}",
          ["orders.yaml:7: spec.source.ticker: must be a mapping of the source's fields, but is a number"]),
+        (f"source:\n  type: ticker\n  ticker: {{ticks: [odd]}}\nsink: {BOARD}",
+         ["orders.yaml:7: spec.source.ticker: odd ticks need another clock"]),
         (f"source: ticker\nsink: {BOARD}",
          ["orders.yaml:5: spec.source: must be a mapping with a `type`, but is text"]),
         (f"source:\n  ticker: {{}}\nsink: {BOARD}",

@@ -81,19 +81,19 @@ def read_component(raw: Any, role: Role, report: Report) -> Component | None:
         report((), f"must be a mapping with a `type`, but is {kind_of(raw)}")
         return None
     name = raw.get("type")
-    known = registry.names("transforms" if role == "transform" else "connectors")
+    kind = "transforms" if role == "transform" else "connectors"
     if not isinstance(name, str) or not name:
         message = f"must be the name of a {role}, but is {kind_of(name)}" if "type" in raw else "required, but missing"
-        report(("type",), f"{message}; known: {', '.join(known)}")
+        report(("type",), f"{message}; known: {', '.join(registry.names(kind))}")
         return None
-    if name not in known:
-        kind = "transform" if role == "transform" else "connector"
+    if not registry.known(kind, name):
+        known = registry.names(kind)
         listed = suggestion(name, known)
         every = f" (known: {', '.join(known)})" if "did you mean" in listed else ""
-        report(("type",), f"unknown {kind} type '{name}'{listed}{every}")
+        report(("type",), f"unknown {kind.removesuffix('s')} type '{name}'{listed}{every}")
         return None
     for key in raw:
-        if key in known and key != name:
+        if key not in ("type", "config", name) and registry.known(kind, key):
             report((key,), f"a block for another type: the type is '{name}', so its block is '{name}:'")
         elif key not in ("type", "config", name):
             report((key,), f"unknown field{suggestion(key, ('type', 'config', name))}")
@@ -138,6 +138,8 @@ def check_component(component: Component, role: Role, report: Report, strict: bo
         for where, message, kind in explain(error, model, block.values, extra):
             if not block.leaves_open(model, where, kind):
                 report((component.key, *where), message)
+    except FlowError as error:  # a validator's own, which pydantic lets pass
+        report((component.key,), str(error))
 
 
 def resolve_component(
@@ -168,6 +170,8 @@ def resolve_component(
     except ValidationError as error:
         for where, message, _ in explain(error, model, values):
             report((component.key, *where), message)
+    except FlowError as error:
+        report((component.key,), str(error))
     return None
 
 
