@@ -63,7 +63,7 @@ bench: $(STAMP) ## measure throughput
 	$(BIN)/python -m tests.benchmarks
 
 demo: $(STAMP) ## run the demonstration
-	$(BIN)/python dags/demo.py
+	$(BIN)/python -m demo
 
 docs: $(STAMP) ## generate the reference pages
 	$(BIN)/python -m airflow_provider_connect.docsgen

@@ -42,9 +42,9 @@ class DataFlowOperator(BaseOperator):
     YAML, and `topic: orders-{{ ds_nodash }}` needs quotes only where YAML wants them. A number can only be a template
     in a mapping, where text may stand for numbers. Airflow's UI never shows a rendered flow, which may hold passwords.
 
-    Errors: a flow that is wrong (also: a missing connection) and being replaced by a newer worker fail the task at once;
-    a retry could not help, or would fight back. Everything else is tried again as the task's `retries` say, after the
-    flow's own `retry` is used up; the next try goes on where the last commit was.
+    Errors: a flow that is wrong (also: a missing connection) and being replaced by a newer worker fail the task at
+    once; a retry could not help, or would fight back. Everything else is tried again as the task's `retries` say, after
+    the flow's own `retry` is used up; the next try goes on where the last commit was.
 
     A kill, a worker's SIGTERM or `execution_timeout` flushes, commits and leaves. What then is not committed within
     Airflow's grace period (5 s for a task marked failed) is delivered by the next run.
