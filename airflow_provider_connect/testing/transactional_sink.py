@@ -304,15 +304,16 @@ class TransactionalSinkContract(SinkContract):
         self.assert_stored(numbered(0, position), "after the worker that survived")
 
     def deliver_on(self, attempt: int) -> None:
-        """A worker that goes on from the stored position: two commits of two rows, with an abort in between."""
+        """A worker that goes on from the stored position: an abort, a commit of two flushes, a commit of one."""
         sink = self.make()
         sink.open(SinkContext(self.flow))
         position = int(sink.claim([self.split]).get(self.split, 0))
-        for start in (position, position + 2):
-            self.write(sink, [Record(-1, "aborted")])
-            sink.abort()
-            self.pass_on(sink, numbered(start, start + 1))
-            self.pass_on(sink, numbered(start + 1, start + 2))
-            sink.commit(Checkpoint({self.split: start + 2}))
+        self.write(sink, [Record(-1, "aborted")])
+        sink.abort()
+        self.pass_on(sink, numbered(position, position + 1))
+        self.pass_on(sink, numbered(position + 1, position + 2))
+        sink.commit(Checkpoint({self.split: position + 2}))
+        self.pass_on(sink, numbered(position + 2, position + 4))
+        sink.commit(Checkpoint({self.split: position + 4}))
         sink.release([self.split])
         sink.close()
