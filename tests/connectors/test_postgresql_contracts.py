@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from typing import ClassVar
 
 import psycopg
 import pytest
@@ -41,7 +42,7 @@ class OfSchema:
 
 class TestSourceByPrimaryKey(OfSchema, SourceContract):
     columns = "id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, text text, at timestamptz NOT NULL"
-    settings: dict[str, object] = {}
+    settings: ClassVar[dict[str, object]] = {}
     at = "clock_timestamp()"
 
     def source(self, dsn):
@@ -73,7 +74,7 @@ class TestSourceByPrimaryKey(OfSchema, SourceContract):
 class TestSourceByEqualTimestamps(TestSourceByPrimaryKey):
     """All rows of a `produce` have one timestamp, so batches end amid equal cursor values."""
 
-    settings = {"cursor": "at"}
+    settings: ClassVar = {"cursor": "at"}
     at = "now()"
 
     def sort_key(self, row):
@@ -81,19 +82,21 @@ class TestSourceByEqualTimestamps(TestSourceByPrimaryKey):
 
 
 class TestSourceInRawMode(TestSourceByPrimaryKey):
-    settings = {"raw_mode": True}
+    settings: ClassVar = {"raw_mode": True}
 
     def identify(self, rows):
         return [json.loads(value)["_metadata"]["id"] for value in rows.column("value").to_pylist()]
 
 
 class OnTable(OfSchema, TransactionalSinkContract):
-    settings: dict[str, object] = {}
+    settings: ClassVar[dict[str, object]] = {}
     poison = Record(9000, "NUL \0 is no text")
 
+    crash_in: ClassVar[tuple[str, ...]] = ()
+    """Modules to die in: each once, in the subclass that uses most of it."""
+
     def crash_modules(self):
-        """Dying while the configuration is read or the catalog is asked is dying before anything happens."""
-        return [importlib.import_module(f"{PACKAGE}.{name}") for name in ("sink", "loading", "ledger")]
+        return [importlib.import_module(f"{PACKAGE}.{name}") for name in self.crash_in]
 
     def make_sink(self, dsn):
         return PostgreSQLSink(PostgreSQLSinkConfig(connection_string=dsn, table=self.table, **self.settings))
@@ -106,7 +109,8 @@ class OnTable(OfSchema, TransactionalSinkContract):
 
 
 class TestSinkOnDocuments(OnTable):
-    settings = {"auto_create_table": True}
+    settings: ClassVar = {"auto_create_table": True}
+    crash_in = ("sink", "ledger")
 
     def stored(self):
         try:
@@ -118,6 +122,7 @@ class TestSinkOnDocuments(OnTable):
 
 class TestSinkOnColumns(OnTable):
     columns = "id bigint NOT NULL, text text"
+    crash_in = ("loading",)
 
     def stored(self):
         return [Record(*row) for row in self.postgresql.execute(f"SELECT id, text FROM {self.table}")]
@@ -125,7 +130,8 @@ class TestSinkOnColumns(OnTable):
 
 class TestSinkUpserting(OnTable):
     columns = "id bigint PRIMARY KEY, text text"
-    settings = {"upsert_mode": True}
+    settings: ClassVar = {"upsert_mode": True}
+    crash_in = ("merge",)
 
     def stored(self):
         return [Record(*row) for row in self.postgresql.execute(f"SELECT id, text FROM {self.table}")]

@@ -5,9 +5,10 @@ While a stream is open its connection can do nothing else; to abandon one, close
 
 from __future__ import annotations
 
+import io
 import select
 import time
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import psycopg
 from psycopg import errors, pq
@@ -72,6 +73,15 @@ class _Exchange:
         return psycopg.OperationalError(message or "the connection was lost")
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows as they came, one after the other, each with its newline; and the last of them."""
+
+    text: memoryview
+    count: int
+    last: bytes
+
+
 class CopyOut(_Exchange):
     """The rows of `COPY … TO STDOUT`, each as the server sent it."""
 
@@ -81,18 +91,20 @@ class CopyOut(_Exchange):
         self.done = False
         """Whether the last row has been fetched."""
 
-    def fetch(self, max_rows: int, max_bytes: int, timeout: float) -> list[Buffer]:
+    def fetch(self, max_rows: int, max_bytes: int, timeout: float) -> Rows:
         """The next rows: as many as asked for, fewer at the end or when they take longer than `timeout` seconds."""
         deadline = time.monotonic() + timeout
-        rows: list[Buffer] = []
+        text, count, last = io.BytesIO(), 0, memoryview(b"")
         if self.done or not (self._started or self._start(deadline)):
-            return rows
-        get, add, size = self._pgconn.get_copy_data, rows.append, 0
-        while len(rows) < max_rows and size < max_bytes:
+            return Rows(last, 0, b"")
+        get, add, size = self._pgconn.get_copy_data, text.write, 0
+        while count < max_rows and size < max_bytes:
             length, row = get(1)
             if length > 0:
-                add(row)
-                size += length
+                # Copied and let go at once: keeping thousands of small buffers costs more than the copy.
+                size += add(row)
+                count += 1
+                last = row
             elif length == 0:
                 if not self._arrived(deadline - time.monotonic()):
                     break
@@ -100,7 +112,7 @@ class CopyOut(_Exchange):
                 self.done = True
                 self._finish()
                 break
-        return rows
+        return Rows(text.getbuffer(), count, bytes(last))
 
     def _start(self, deadline: float) -> bool:
         result = self._result(deadline)
@@ -173,8 +185,3 @@ class CopyIn(_Exchange):
             self._finish()
         except psycopg.errors.QueryCanceled:
             return
-
-
-def joined(rows: Sequence[Buffer]) -> bytes:
-    """The rows, one after the other."""
-    return b"".join(rows)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from airflow_provider_connect.connectors.postgresql.copy_stream import Buffer, joined
+from airflow_provider_connect.connectors.postgresql.copy_stream import Buffer
 
 BINARY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 BINARY_TRAILER = b"\xff\xff"
@@ -26,10 +26,11 @@ _SPECIAL = b"\\\n\r\t"
 # --- from the server
 
 
-def split_rows(rows: Sequence[Buffer]) -> pa.Array:
-    """Rows as they came, each with its newline, to a binary array without."""
-    lines = pc.split_pattern(pa.scalar(joined(rows), pa.binary()), b"\n").values
-    return lines.slice(0, len(lines) - 1)
+def split_rows(text: Buffer) -> pa.Array:
+    """Rows, each with its newline, to a binary array without."""
+    ends = pa.py_buffer(np.array([0, len(text)], np.int32))
+    rows = pc.split_pattern(pa.Array.from_buffers(pa.binary(), 1, [None, ends, pa.py_buffer(text)]), b"\n").values
+    return rows.slice(0, len(rows) - 1)
 
 
 def split_fields(rows: pa.Array, count: int) -> list[pa.Array]:
@@ -57,9 +58,9 @@ def unescaped(values: pa.Array) -> pa.Array:
     return pc.replace_substring(values, _NOT_UTF8, b"\\")
 
 
-def first_fields(row: Buffer, indices: Sequence[int]) -> list[str | None]:
+def fields_of(row: bytes, indices: Sequence[int]) -> list[str | None]:
     """Single fields of one row, as text."""
-    fields = bytes(row).rstrip(b"\n").split(b"\t")
+    fields = row.rstrip(b"\n").split(b"\t")
     found = unescaped(pa.array([fields[index] for index in indices], pa.binary())).to_pylist()
     return [value.decode() if value is not None else None for value in found]
 

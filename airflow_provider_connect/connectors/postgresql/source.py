@@ -18,8 +18,8 @@ from airflow_provider_connect.connectors.postgresql.client import (
     sort_error,
 )
 from airflow_provider_connect.connectors.postgresql.config import PostgreSQLSourceConfig
-from airflow_provider_connect.connectors.postgresql.copy_stream import Buffer, CopyOut
-from airflow_provider_connect.connectors.postgresql.copy_text import first_fields, split_fields, split_rows
+from airflow_provider_connect.connectors.postgresql.copy_stream import CopyOut, Rows
+from airflow_provider_connect.connectors.postgresql.copy_text import fields_of, split_fields, split_rows
 from airflow_provider_connect.connectors.postgresql.horizon import running_transactions, still_running
 from airflow_provider_connect.connectors.postgresql.query import Encoding, Reading, Tuple, look_up
 from airflow_provider_connect.connectors.postgresql.session_name import session_name
@@ -211,38 +211,38 @@ class PostgreSQLSource(Source[PostgreSQLSourceConfig]):
         columns = [{"name": column.name, "type": column.type} for column in self._reading.columns]
         return envelope_schema(self._encoding, table=self._reading.label, columns=json.dumps(columns))
 
-    def _batch(self, rows: list[Buffer], done: bool) -> Batch | None:
+    def _batch(self, rows: Rows, done: bool) -> Batch | None:
         assert self._split is not None
-        if not rows:
+        if not rows.count:
             # The poll's end: nothing else says that a query without cursor was read whole.
             if done and not self._reading.order:
-                return Batch(self._as_documents([]), Checkpoint({self._split: {"polls": self._polls + 1}}))
+                return Batch(self._as_documents(rows), Checkpoint({self._split: {"polls": self._polls + 1}}))
             return None
-        self._rows_of_poll += len(rows)
+        self._rows_of_poll += rows.count
         position: dict[str, Any] = {"polls": self._polls, "rows": self._rows_of_poll}
         if done and not self._reading.order:
             position = {"polls": self._polls + 1}
         if self._reading.order:
-            self._after = self._order_values(rows[-1])
+            self._after = self._order_values(rows.last)
             position = self._reading.position(self._after)
         documents = self._as_documents(rows)
         return Batch(documents, Checkpoint({self._split: position}))
 
-    def _order_values(self, row: Buffer) -> Tuple:
+    def _order_values(self, row: bytes) -> Tuple:
         names = [column.name for column in self._reading.columns]
         names = names if self._encoding == COPY_TEXT else list(self._reading.leading())
-        values = first_fields(row, [names.index(name) for name in self._reading.order])
+        values = fields_of(row, [names.index(name) for name in self._reading.order])
         if None in values:
             raise Fatal(f"a row of '{self._reading.label}' has NULL in its cursor {', '.join(self._reading.order)}")
         return tuple(value for value in values if value is not None)
 
-    def _as_documents(self, rows: list[Buffer]) -> pa.RecordBatch:
+    def _as_documents(self, rows: Rows) -> pa.RecordBatch:
         arrays = {}
         if self._encoding == COPY_TEXT:
-            arrays["value"] = split_rows(rows)
+            arrays["value"] = split_rows(rows.text)
         else:
             leading = self._reading.leading()
-            fields = split_fields(split_rows(rows), len(leading))
+            fields = split_fields(split_rows(rows.text), len(leading))
             arrays["value"] = fields[-1]
             if len(self._reading.key) == 1:
                 arrays["key"] = fields[leading.index(self._reading.key[0])]

@@ -1,0 +1,356 @@
+"""The PostgreSQL source: what is read, when, and from where on."""
+
+import json
+import threading
+import time
+from typing import ClassVar
+
+import pytest
+
+from airflow_provider_connect.codecs.postgresql_copy import PostgresqlCopy
+from airflow_provider_connect.connectors.postgresql import PostgreSQLSource, PostgreSQLSourceConfig
+from airflow_provider_connect.engine.errors import EndOfInput, Fatal, FlowError, Retryable
+from airflow_provider_connect.testing.source import RecordedContext
+
+
+class OnSchema:
+    @pytest.fixture(autouse=True)
+    def _schema(self, postgresql):
+        self.postgresql = postgresql
+        self.schema = postgresql.create_schema()
+        self.opened = []
+        yield
+        for source in self.opened:
+            source.close()
+        postgresql.execute(f"DROP SCHEMA {self.schema} CASCADE")
+
+    def table(self, columns, name="t"):
+        self.postgresql.execute(f'CREATE TABLE {self.schema}."{name}" ({columns})')
+        return f"{self.schema}.{name}"
+
+    def open(self, format="json", stored=None, until=None, drain=True, **config):
+        config = {"poll_interval": 0.05, **config}
+        source = PostgreSQLSource(PostgreSQLSourceConfig(connection_string=self.postgresql.dsn, **config))
+        self.opened.append(source)
+        source.open(RecordedContext("flow", format, stored=stored, until=until, drain=drain))
+        return source
+
+    def batches(self, source, max_records=1000, seconds=20):
+        found, deadline = [], time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            try:
+                batch = source.read(max_records, 0.2)
+            except EndOfInput:
+                return found
+            if batch is not None:
+                found.append(batch)
+        pytest.fail("no end of input")
+
+    def documents(self, source, **options):
+        return [json.loads(v) for b in self.batches(source, **options) for v in b.rows.column("value").to_pylist()]
+
+    def next_batch(self, source, max_records):
+        """The next batch; other sessions of a shared server may hold it up."""
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            batch = source.read(max_records, 0.2)
+            if batch is not None:
+                return batch
+        pytest.fail("no batch")
+
+    def next_ids(self, source, count):
+        """The ids of the next batches, until there are so many."""
+        found = []
+        while len(found) < count:
+            found += [json.loads(v)["id"] for v in self.next_batch(source, 1000).rows.column("value").to_pylist()]
+        return found
+
+    def ids_within(self, source, seconds):
+        """The ids that arrive within so many seconds, of a source that does not end."""
+        found, deadline = [], time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            batch = source.read(1000, 0.1)
+            if batch is not None:
+                found += [json.loads(value)["id"] for value in batch.rows.column("value").to_pylist()]
+        return found
+
+
+class TestValues(OnSchema):
+    kinds: ClassVar = {
+        "big": ("bigint", "9007199254740993"),
+        "exact": ("numeric(38,10)", "1234567890123456789012345678.0123456789"),
+        "loose": ("numeric", "12345678901234567890123456789012345678901234567890.5"),
+        "nan": ("double precision", "'NaN'"),
+        "infinite": ("double precision", "'-Infinity'"),
+        "flag": ("boolean", "true"),
+        "empty": ("text", "''"),
+        "nothing": ("text", "NULL"),
+        "odd": ("text", r"E'tab\t newline\n return\r backslash\\ \\N quote\" \x01\x02 日本'"),
+        "micros": ("timestamptz", "'2026-11-20 12:00:00.123456+02'"),
+        "local": ("timestamp", "'2026-11-20 12:00:00.000001'"),
+        "day": ("date", "'2024-02-29'"),
+        "bytes": ("bytea", r"'\x00ff5c0a'"),
+        "doc": ("jsonb", """'{"a": [1, "x\\\\y"], "n": 12345678901234567890}'"""),
+        "raw": ("json", "E'{\n\t\"a\" : 1}'"),
+        "ids": ("uuid", "'c0ffee00-0000-4000-8000-000000000001'"),
+        "list": ("int[]", "ARRAY[1,NULL,3]"),
+        "texts": ("text[]", """ARRAY['a,b', 'q"q', NULL, '']"""),
+    }
+
+    def filled(self):
+        columns = ", ".join(f"{name} {kind}" for name, (kind, _) in self.kinds.items())
+        table = self.table(f"id bigint PRIMARY KEY, {columns}")
+        values = ", ".join(value for _, value in self.kinds.values())
+        self.postgresql.execute(f"INSERT INTO {table} VALUES (1, {values})")
+        return table
+
+    def test_json_is_exact(self):
+        value = self.batches(self.open(table=self.filled()))[0].rows.column("value")[0].as_py()
+        document = json.loads(value, parse_float=str)
+        assert document["big"] == 9007199254740993
+        assert document["exact"] == "1234567890123456789012345678.0123456789"
+        assert document["loose"] == "12345678901234567890123456789012345678901234567890.5"
+        assert (document["nan"], document["infinite"]) == ("NaN", "-Infinity")
+        assert (document["empty"], document["nothing"]) == ("", None)
+        assert document["odd"] == 'tab\t newline\n return\r backslash\\ \\N quote" \x01\x02 日本'
+        assert document["micros"] == "2026-11-20T10:00:00.123456+00:00"
+        assert document["local"] == "2026-11-20T12:00:00.000001"
+        assert document["doc"] == {"a": [1, "x\\y"], "n": 12345678901234567890}
+        assert document["raw"] == {"a": 1}
+        assert document["texts"] == ["a,b", 'q"q', None, ""]
+
+    def test_copy_text_decodes_to_typed_columns(self):
+        batch = self.batches(self.open("postgresql-copy", table=self.filled()))[0]
+        columns = PostgresqlCopy().decode(batch.rows)
+        row = columns.to_pylist()[0]
+        assert str(columns.schema.field("micros").type) == "timestamp[us, tz=UTC]"
+        assert row["micros"].isoformat() == "2026-11-20T10:00:00.123456+00:00"
+        assert str(row["exact"]) == "1234567890123456789012345678.0123456789"
+        assert row["bytes"] == b"\x00\xff\\\n"
+        assert (row["empty"], row["nothing"]) == ("", None)
+        assert row["odd"] == 'tab\t newline\n return\r backslash\\ \\N quote" \x01\x02 日本'
+
+    def test_the_key_is_the_primary_keys_text(self):
+        table = self.table("id text PRIMARY KEY, n int NOT NULL UNIQUE")
+        self.postgresql.execute(f"INSERT INTO {table} VALUES (E'a\\tb\\\\', 1)")
+        rows = self.batches(self.open(table=table, cursor="n"))[0].rows
+        assert rows.column("key").to_pylist() == [b"a\tb\\"]
+        assert rows.schema.metadata[b"table"].decode() == table
+
+    def test_raw_mode_wraps_rows(self):
+        table = self.table("a int, b text, note text, PRIMARY KEY (a, b)")
+        self.postgresql.execute(f"INSERT INTO {table} VALUES (1, 'x', NULL)")
+        assert self.documents(self.open(table=table, cursor="a", raw_mode=True)) == [
+            {"value": {"a": 1, "b": "x", "note": None}, "_metadata": {"table": table, "id": {"a": 1, "b": "x"}}}
+        ]
+
+    def test_names_in_mixed_case(self):
+        table = self.table('"Id" int PRIMARY KEY, "odd ""name""" text, "50%" int', "Orders")
+        self.postgresql.execute(f"INSERT INTO {self.schema}.\"Orders\" VALUES (1, 'x', 2)")
+        assert self.documents(self.open(table=table)) == [{"Id": 1, 'odd "name"': "x", "50%": 2}]
+
+
+class TestIncrements(OnSchema):
+    def test_equal_timestamps_across_batches_and_polls(self):
+        table = self.table("id int PRIMARY KEY, at timestamptz NOT NULL")
+        self.postgresql.execute(f"INSERT INTO {table} SELECT n, '2026-01-01' FROM generate_series(1, 10) n")
+        stored, seen = {}, []
+        for size in (4, 4, 2):
+            source = self.open(table=table, cursor="at", stored=stored)
+            batch = self.next_batch(source, 4)
+            assert len(batch) == size
+            source.close()
+            seen += [json.loads(value)["id"] for value in batch.rows.column("value").to_pylist()]
+            stored = batch.checkpoint
+        self.postgresql.execute(f"INSERT INTO {table} VALUES (11, '2026-01-01')")
+        seen += [row["id"] for row in self.documents(self.open(table=table, cursor="at", stored=stored))]
+        assert seen == list(range(1, 12))
+
+    def test_microseconds_of_positions_are_kept(self):
+        table = self.table("at timestamptz PRIMARY KEY")
+        self.postgresql.execute(
+            f"INSERT INTO {table} SELECT '2026-01-01'::timestamptz + n * interval '1 microsecond'"
+            " FROM generate_series(1, 3) n"
+        )
+        batch = self.next_batch(self.open(table=table), 2)
+        assert batch.checkpoint == {table: {"after": {"at": "2026-01-01 00:00:00.000002+00"}}}
+        assert self.documents(self.open(table=table, stored=batch.checkpoint)) == [
+            {"at": "2026-01-01T00:00:00.000003+00:00"}
+        ]
+
+    @pytest.mark.parametrize("cursor", ["id", "at"])
+    def test_a_late_commit_is_not_lost(self, cursor):
+        default = "now()"
+        table = self.table(f"id bigserial PRIMARY KEY, at timestamptz NOT NULL DEFAULT {default}, name text")
+        early, late = self.postgresql.connect(), self.postgresql.connect()
+        try:
+            early.execute(f"INSERT INTO {table} (name) VALUES ('early')")
+            late.execute(f"INSERT INTO {table} (name) VALUES ('late')")
+            late.commit()
+            source = self.open(table=table, cursor=cursor, drain=False)
+            assert self.ids_within(source, 0.7) == [], "a row was read past an open transaction's"
+            early.commit()
+            assert self.next_ids(source, 2) == [1, 2]
+        finally:
+            early.close()
+            late.close()
+
+    def test_a_value_drawn_before_the_first_write_is_not_lost(self):
+        """The case that looking at transaction ids misses: the sequence was asked, nothing is written yet."""
+        table = self.table("id bigserial PRIMARY KEY")
+        with self.postgresql.connect() as early:
+            (drawn,) = early.execute(f"SELECT nextval('{table}_id_seq')").fetchone()
+            self.postgresql.execute(f"INSERT INTO {table} DEFAULT VALUES")
+            source = self.open(table=table, drain=False)
+            assert self.ids_within(source, 0.5) == []
+            early.execute(f"INSERT INTO {table} VALUES (%s)", [drawn])
+            early.commit()
+            assert self.next_ids(source, 2) == [1, 2]
+
+    def test_transactions_begun_later_hold_nothing_up(self):
+        table = self.table("id bigserial PRIMARY KEY")
+        self.postgresql.execute(f"INSERT INTO {table} DEFAULT VALUES")
+        with self.postgresql.connect() as writer:
+            source = self.open(table=table, drain=False)
+            assert self.next_ids(source, 1) == [1]
+            writer.execute(f"INSERT INTO {table} DEFAULT VALUES")
+            assert self.ids_within(source, 0.3) == []
+        assert self.next_ids(source, 1) == [2]
+
+    def test_late_commits_can_be_ignored(self):
+        table = self.table("id bigserial PRIMARY KEY")
+        with self.postgresql.connect() as early:
+            early.execute(f"INSERT INTO {table} DEFAULT VALUES")
+            self.postgresql.execute(f"INSERT INTO {table} DEFAULT VALUES")
+            assert self.documents(self.open(table=table, late_commits="ignore")) == [{"id": 2}]
+
+    def test_nothing_is_lost_or_repeated_while_writers_go_on(self):
+        table = self.table("id bigserial PRIMARY KEY, at timestamptz NOT NULL DEFAULT now()")
+        stop = threading.Event()
+
+        def write():
+            with self.postgresql.connect(autocommit=True) as connection:
+                while not stop.is_set():
+                    with connection.transaction():
+                        connection.execute(f"INSERT INTO {table} SELECT FROM generate_series(1, 3)")
+                        time.sleep(0.005)
+                        connection.execute(f"INSERT INTO {table} DEFAULT VALUES")
+
+        writers = [threading.Thread(target=write) for _ in range(3)]
+        for writer in writers:
+            writer.start()
+        source = self.open(table=table, cursor="at", drain=False)
+        seen = self.ids_within(source, 2.0)
+        stop.set()
+        for writer in writers:
+            writer.join()
+        written = [row[0] for row in self.postgresql.execute(f"SELECT id FROM {table}")]
+        seen += self.next_ids(source, len(written) - len(seen))
+        assert len(seen) == len(set(seen))
+        assert sorted(seen) == sorted(written)
+        assert len(seen) > 50
+
+    def test_a_large_row_set_is_read_across_calls(self):
+        table = self.table("id int PRIMARY KEY, filler text")
+        self.postgresql.execute(f"INSERT INTO {table} SELECT n, repeat('x', 1000) FROM generate_series(1, 20000) n")
+        batches = self.batches(self.open("postgresql-copy", table=table), max_records=3000)
+        assert sum(map(len, batches)) == 20000
+        assert all(len(batch) <= 3000 for batch in batches)
+
+    def test_a_query_with_cursor_is_incremental(self):
+        table = self.table("id int PRIMARY KEY, name text")
+        self.postgresql.execute(f"INSERT INTO {table} SELECT n, '50% ' || n FROM generate_series(1, 4) n")
+        query = f"SELECT id, upper(name) AS name FROM {table} WHERE name LIKE '50%' -- only those"
+        source = self.open(query=query, cursor="id", tie_break="id")
+        batch = self.next_batch(source, 3)
+        assert batch.checkpoint == {"query": {"after": {"id": "3"}}}
+        rest = self.open(query=query, cursor="id", tie_break="id", stored=batch.checkpoint)
+        assert self.documents(rest) == [{"id": 4, "name": "50% 4"}]
+
+    def test_a_query_without_cursor_is_delivered_at_every_poll(self):
+        table = self.table("id int")
+        self.postgresql.execute(f"INSERT INTO {table} VALUES (1), (2)")
+        query = f"SELECT * FROM {table};"
+        assert not PostgreSQLSource(PostgreSQLSourceConfig(connection_string="postgres://h/", query=query)).replayable
+        assert self.documents(self.open(query=query)) == [{"id": 1}, {"id": 2}]
+        assert self.next_ids(self.open(query=query, drain=False), 4)[:4] == [1, 2, 1, 2]
+
+    def test_poll_interval_is_kept(self):
+        table = self.table("id bigserial PRIMARY KEY")
+        source = self.open(table=table, drain=False, poll_interval=1.0)
+        assert source.read(10, 0.1) is None
+        self.postgresql.execute(f"INSERT INTO {table} DEFAULT VALUES")
+        assert self.ids_within(source, 0.5) == []
+        assert self.next_ids(source, 1) == [1]
+
+    def test_lag_counts_the_rest(self):
+        table = self.table("id int PRIMARY KEY")
+        self.postgresql.execute(f"INSERT INTO {table} SELECT generate_series(1, 10)")
+        source = PostgreSQLSource(PostgreSQLSourceConfig(connection_string=self.postgresql.dsn, table=table))
+        assert source.lag({}) == 10
+        assert source.lag({table: {"after": {"id": "7"}}}) == 3
+
+    def test_a_lost_connection_is_retryable(self):
+        table = self.table("id int PRIMARY KEY, filler text")
+        self.postgresql.execute(f"INSERT INTO {table} SELECT n, repeat('x', 5000) FROM generate_series(1, 20000) n")
+        source = self.open("postgresql-copy", table=table)
+        assert len(self.next_batch(source, 10)) == 10
+        pid = source._connection.info.backend_pid
+        self.postgresql.execute("SELECT pg_terminate_backend(%s)", pid)
+        with pytest.raises(Exception) as raised:
+            self.batches(source)
+        assert isinstance(source.classify(raised.value), Retryable), raised.value
+
+
+class TestRefusals(OnSchema):
+    def refused(self, kind, match, **config):
+        with pytest.raises(kind, match=match) as raised:
+            self.open(**config)
+        assert self.postgresql.dsn not in str(raised.value)
+
+    def test_a_table_that_is_missing(self):
+        self.table("id int PRIMARY KEY", "orders")
+        self.refused(Fatal, r"no table '.*\.Orders'; did you mean '.*\.orders'", table=f"{self.schema}.Orders")
+
+    def test_a_table_without_key(self):
+        self.refused(FlowError, "has no primary key.*set `cursor`", table=self.table("id int"))
+
+    def test_a_primary_key_that_does_not_grow(self):
+        self.refused(FlowError, "primary key .* is uuid .*set `cursor`", table=self.table("id uuid PRIMARY KEY"))
+
+    def test_a_cursor_without_tie_break(self):
+        table = self.table("at timestamptz NOT NULL")
+        self.refused(FlowError, "set `tieBreak`", table=table, cursor="at")
+        self.refused(FlowError, "set `tieBreak`", query=f"SELECT * FROM {table}", cursor="at")
+
+    def test_a_tie_break_that_is_not_unique(self):
+        table = self.table("at timestamptz NOT NULL, n int")
+        self.refused(FlowError, "do not identify a row", table=table, cursor="at", tie_break="n")
+
+    def test_a_cursor_that_is_no_column(self):
+        table = self.table("id int PRIMARY KEY")
+        self.refused(FlowError, "cursor: there is no column 'at'; there are: id", table=table, cursor="at")
+
+    def test_a_cursor_with_nulls(self):
+        table = self.table("id int PRIMARY KEY, at timestamptz")
+        self.open(table=table, cursor="at")
+        self.postgresql.execute(f"INSERT INTO {table} VALUES (1, NULL)")
+        self.refused(FlowError, "have NULL in at .*coalesce", table=table, cursor="at")
+
+    def test_a_position_of_another_cursor(self):
+        table = self.table("id int PRIMARY KEY, at timestamptz NOT NULL")
+        stored = {table: {"after": {"id": "1"}}}
+        self.refused(FlowError, "was made with id, but .* now at, id", table=table, cursor="at", stored=stored)
+
+    def test_a_query_that_is_wrong(self):
+        with pytest.raises(Exception) as raised:
+            self.open(query="SELECT nothing FROM nowhere")
+        assert type(self.opened[0].classify(raised.value)) is Fatal
+
+    def test_a_query_that_writes(self):
+        table = self.table("id int")
+        query = f"SELECT nextval('{self.schema}.s') FROM {table}"
+        self.postgresql.execute(f"CREATE SEQUENCE {self.schema}.s; INSERT INTO {table} VALUES (1)")
+        source = self.open(query=query)
+        with pytest.raises(Exception, match="read-only transaction"):
+            self.batches(source)
