@@ -84,7 +84,7 @@ class FileSourceConfig(_Place):
     """A file, a folder (its own files, not those of folders in it), or a pattern (`in/*.csv`, `in/**/*.json`): local,
     or the URL of a store (`s3://bucket/in/`). Names that start with `.` or `_` or end in `.tmp` are passed over."""
 
-    format: Format | None = None
+    format: Format | None = Field(default=None, examples=["ndjson"])
     """`ndjson`, `csv` or `parquet`. Default: told from the path's suffix. Files that end in `.gz`, `.zst`, `.bz2` or
     `.lz4` are unpacked."""
 

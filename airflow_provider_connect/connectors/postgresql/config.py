@@ -36,7 +36,7 @@ class PostgreSQLConfig(Config):
 class PostgreSQLSourceConfig(PostgreSQLConfig):
     """What to read, and how new rows are found."""
 
-    table: str | None = None
+    table: str | None = Field(default=None, examples=["my_table"])
     """Table or view to read: `table` or `schema.table`, in exact case. Beside `query` it only names the rows and lends
     its primary key."""
     query: str | None = None
