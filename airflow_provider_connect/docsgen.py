@@ -31,7 +31,7 @@ _PARTS = {
     "schema": "Schema",
     "uri": "the whole connection as a URI",
 }
-_SAMPLES = {"string": "…", "integer": 1, "number": 1.0, "boolean": True, "object": {}}
+_SAMPLES: dict[str, Any] = {"integer": 1, "number": 1.0, "boolean": True, "object": {}}
 _NO_EFFECT = {
     "exactly once": "records and checkpoint commit together; after a crash nothing is lost and nothing repeated",
     "effectively once": "a repeated flush carries the token of the first try and is dropped",
@@ -155,8 +155,9 @@ def _required(model: type[BaseModel]) -> dict[str, Any]:
             found[key_of(model, name)] = info.examples[0]
         elif info.is_required():
             declared = schema["properties"][key_of(model, name)]
-            sample = _required(nested) if nested else _SAMPLES.get(str(declared.get("type")), "…")
-            found[key_of(model, name)] = ["…"] if declared.get("type") == "array" else sample
+            mine = f"my_{name}"
+            sample = _required(nested) if nested else _SAMPLES.get(str(declared.get("type")), mine)
+            found[key_of(model, name)] = [mine] if declared.get("type") == "array" else sample
     return found
 
 

@@ -133,7 +133,7 @@ class TickerConfig(Config):
 
     ticks: list[str] = Field(default=["1", "2", "3"])
     """Values, JSON each."""
-    fail: Literal["", "fatal", "retryable", "flow"] = ""
+    fail: Literal["", "fatal", "retryable", "flow", "once"] = ""
     """How to fail."""
     endless: bool = False
     """Whether the last value comes again and again, every 10 ms."""
@@ -149,13 +149,18 @@ class TickerConfig(Config):
 class Ticker(Source[TickerConfig]):
     config_type = TickerConfig
     replayable = False
+    failed: ClassVar[bool] = False
 
     def formats(self) -> tuple[str, ...]:
         return ("json",)
 
     def open(self, context: Any) -> None:
         errors = {"fatal": Fatal("broken"), "retryable": Retryable("away"), "flow": FlowError("no such ticks")}
-        if self.config.fail:
+        if self.config.fail == "once":
+            Ticker.failed, before = True, Ticker.failed
+            if not before:
+                raise Retryable("away")
+        elif self.config.fail:
             raise errors[self.config.fail]
         self.next = context.claim(["0"]).get("0", 0)
 

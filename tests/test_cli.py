@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_connect import __version__
 from airflow_provider_connect.cli import main
-from tests.flow_types import Board, types
+from tests.flow_types import Board, Ticker, types
 
 __all__ = ["types"]
 ROOT = Path(__file__).parent.parent
@@ -190,6 +190,16 @@ def test_preview_shows_each_step_and_writes_nothing(tmp_path: Path, shown: list,
     assert not (tmp_path / "checkpoints.db").exists()
 
 
+def test_preview_tries_again(tmp_path: Path, shown: list, capsys: pytest.CaptureFixture):
+    Ticker.failed = False
+    assert main(["preview", flow(tmp_path, "{fail: once}"), "-n", "1"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert Ticker.failed
+    assert main(["preview", flow(tmp_path, "{fail: retryable}"), "--max-seconds", "0.1"]) == 3
+    assert main(["preview", flow(tmp_path, "{fail: fatal}")]) == 1
+    assert capsys.readouterr() == ("", "away\nbroken\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_in_good_order(number: int, tmp_path: Path):
     path = flow(tmp_path, '{ticks: ["1"], endless: true}', more="  mode: continuous\n")
@@ -310,12 +320,15 @@ def test_preview_and_run_from_kafka_to_postgresql(
     kafka, postgresql, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     topic, group, table = kafka.create_topic(2), kafka.unique_name("group"), postgresql.unique_name()
-    kafka.produce(topic, [b'{"id": %d}' % number for number in range(20)])
+    for partition in (0, 1):
+        kafka.produce(topic, [b'{"id": %d}' % number for number in range(partition, 20, 2)], partition)
     monkeypatch.setenv("AIRFLOW_CONN_SHOP", postgresql.dsn)
     path = kafka_to_postgresql(tmp_path, kafka, postgresql, topic, group, table)
 
-    assert main(["preview", path, "-n", "3"]) == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    code = main(["preview", path, "-n", "3"])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    lines = [json.loads(line) for line in out.splitlines()]
     assert [line["step"] for line in lines] == ["source"] * 3 + ["sink"] * 3
     assert all(line["record"]["topic"] == topic and "id" in line["record"]["value"] for line in lines)
     assert kafka.committed_offsets(topic, group) == {}

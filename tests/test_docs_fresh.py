@@ -1,12 +1,18 @@
 """The generated pages are those of the declarations."""
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 
 from airflow_provider_connect.cli import main
 from airflow_provider_connect.docsgen import page, pages
 from airflow_provider_connect.engine import registry
+from airflow_provider_connect.engine.flow import DataFlow
+from airflow_provider_connect.engine.offer import offer
+from airflow_provider_connect.engine.schema import flow_schema
 from tests.flow_types import types
 
 __all__ = ["types"]
@@ -20,6 +26,19 @@ def test_every_connector_has_its_page_and_no_other_is_there():
 @pytest.mark.parametrize("name", registry.names("connectors"))
 def test_pages_are_fresh(name: str):
     assert (FOLDER / f"{name}.md").read_text() == page(name), "stale; run: make docs"
+
+
+@pytest.mark.parametrize("name", registry.names("connectors"))
+def test_the_examples_of_pages_are_right(name: str):
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page(name), re.DOTALL)]
+    assert {role for block in blocks for role in block} == set(offer(name).roles)
+    spare = {"source": {"type": "kafka", "kafka": {"brokers": ["a"], "topic": "t"}}}
+    spare["sink"] = spare["source"]
+    for block in blocks:
+        head = {"apiVersion": "dataflow.dataflow.io/v1", "kind": "DataFlow", "metadata": {"name": "f"}}
+        document = {**head, "spec": {**spare, **block}}
+        DataFlow.load(yaml.safe_dump(document)).plan()
+        Draft202012Validator(flow_schema()).validate(document)
 
 
 def test_docs_writes_and_checks(tmp_path: Path, types: None, capsys: pytest.CaptureFixture):

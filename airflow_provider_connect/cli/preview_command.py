@@ -80,10 +80,22 @@ def _read_format(formats: Sequence[str], transforms: bool) -> str:
 
 
 def _read(source: Source[Any], flow: str, read_format: str, records: int, seconds: float) -> list[pa.RecordBatch]:
+    """The first `records` rows, or those that come within `seconds`; until then a Retryable is tried again."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return _read_once(source, _Look(flow, read_format), records, until)
+        except Retryable:
+            if time.monotonic() + _READ_SECONDS >= until:
+                raise
+            time.sleep(_READ_SECONDS)
+
+
+def _read_once(source: Source[Any], context: SourceContext, records: int, until: float) -> list[pa.RecordBatch]:
     parts: list[pa.RecordBatch] = []
-    wanted, until = records, time.monotonic() + seconds
+    wanted = records
     try:
-        source.open(_Look(flow, read_format))
+        source.open(context)
         while wanted > 0 and time.monotonic() < until:
             batch = source.read(wanted, _READ_SECONDS)
             if batch is not None and len(batch):
