@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType  # type: ignore[attr-defined]
 
 from airflow_provider_connect.connectors.kafka.config import KafkaConfig, KafkaSinkConfig, KafkaSourceConfig, Tls
-from airflow_provider_connect.connectors.kafka.errors import UNKNOWN_TOPIC, sorted_error
+from airflow_provider_connect.connectors.kafka.errors import NO_LEADER, UnknownTopic, sorted_error
 from airflow_provider_connect.engine.errors import ConnectError, Fatal, Retryable
 from airflow_provider_connect.engine.pem import pem
 
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_NEW_TOPIC_SECONDS = 0.5
 CHECK_SECONDS = 5.0
 """How long a look whether the brokers are there may take."""
 
@@ -172,23 +173,28 @@ class Cluster:
 
     def cluster_id(self) -> str:
         """What the cluster calls itself."""
-        return str(self._call(lambda: self._admin.describe_cluster(request_timeout=CHECK_SECONDS)).cluster_id)
+        asked = self._admin.describe_cluster(request_timeout=CHECK_SECONDS)
+        return str(result(asked, self._trouble, f"Kafka at {', '.join(self._config.brokers)}").cluster_id)
 
-    def partitions(self, topic: str) -> list[int]:
-        """The topic's partitions in order. Fatal if there is no such topic. Never creates it."""
-        described = self._admin.describe_topics(TopicCollection([topic]), request_timeout=CHECK_SECONDS)[topic]
-        return sorted(partition.id for partition in self._call(lambda: described, f"topic '{topic}'").partitions)
+    def partitions(self, topic: str, *, seconds: float = _NEW_TOPIC_SECONDS) -> list[int]:
+        """The topic's partitions in order. UnknownTopic if there is none after so many seconds. Never creates it."""
+        until = time.monotonic() + seconds
+        while True:
+            described = self._admin.describe_topics(TopicCollection([topic]), request_timeout=CHECK_SECONDS)[topic]
+            try:
+                found = result(described, self._trouble, f"topic '{topic}' at {', '.join(self._config.brokers)}")
+                return sorted(partition.id for partition in found.partitions)
+            except UnknownTopic:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.05)  # brokers hear of a topic a moment after it was made
 
-    def exists(self, topic: str) -> bool:
-        """Whether there is such a topic."""
-        described = self._admin.describe_topics(TopicCollection([topic]), request_timeout=CHECK_SECONDS)[topic]
+    def exists(self, topic: str, *, seconds: float = _NEW_TOPIC_SECONDS) -> bool:
+        """Whether there is such a topic, after so many seconds at the latest."""
         try:
-            described.result(CHECK_SECONDS + 1.0)
-        except KafkaException as error:
-            if error.args[0].code() in UNKNOWN_TOPIC:
-                return False
-        self._call(lambda: described, f"topic '{topic}'")
-        return True
+            return bool(self.partitions(topic, seconds=seconds))
+        except UnknownTopic:
+            return False
 
     def topic_settings(self, topic: str) -> dict[str, str]:
         """The topic's configuration; empty where we are not allowed to see it."""
@@ -215,9 +221,19 @@ class Cluster:
         wanted = {TopicPartition(topic, partition): spec for partition in partitions}
         if not wanted:
             return {}
-        asked = self._admin.list_offsets(wanted, isolation_level=isolation, request_timeout=CHECK_SECONDS)
-        doing = f"offsets of topic '{topic}'"
-        return {place.partition: int(result(f, self._trouble, doing).offset) for place, f in asked.items()}
+        until = time.monotonic() + CHECK_SECONDS
+        while True:
+            asked = self._admin.list_offsets(wanted, isolation_level=isolation, request_timeout=CHECK_SECONDS)
+            try:
+                found = {place.partition: future.result(CHECK_SECONDS + 1.0) for place, future in asked.items()}
+                return {partition: int(at.offset) for partition, at in found.items()}
+            except KafkaException as error:
+                reason = error.args[0]
+                if reason.code() not in NO_LEADER or time.monotonic() > until:
+                    raise self._trouble.explain(reason, f"offsets of topic '{topic}'") from error
+                # A new topic, or an election. librdkafka may keep its old answer for long, unless asked for all topics.
+                time.sleep(0.05)
+                self._admin.list_topics(timeout=CHECK_SECONDS)
 
     def group_offsets(
         self, group: str, topic: str, partitions: Iterable[int], *, stable_within: float | None = None
@@ -242,10 +258,3 @@ class Cluster:
                 raise self._trouble.explain(failed, doing)
             time.sleep(0.02)
         return {}
-
-    def _call(self, ask: Callable[[], Future[T]], what: str = "Kafka") -> T:
-        return result(ask(), self._trouble, f"{what} at {', '.join(self._config.brokers)}")
-
-    def poll(self) -> None:
-        """Hear what the background threads have to say."""
-        self._admin.poll(0)

@@ -15,6 +15,11 @@ FENCED = frozenset(
 
 UNKNOWN_TOPIC = frozenset({E._UNKNOWN_TOPIC, E._UNKNOWN_PARTITION, E.UNKNOWN_TOPIC_OR_PART})
 
+NO_LEADER = frozenset(
+    {E._NOENT, E.LEADER_NOT_AVAILABLE, E.NOT_LEADER_FOR_PARTITION, E.UNKNOWN_TOPIC_OR_PART, E.OFFSET_NOT_AVAILABLE}
+)
+"""How offsets are refused while a partition has no leader, or the brokers have not all heard of it."""
+
 REFUSED_RECORD = frozenset(
     {
         E.MSG_SIZE_TOO_LARGE,
@@ -102,6 +107,10 @@ _RETRYABLE = frozenset(
 )
 
 
+class UnknownTopic(Fatal):
+    """There is no such topic, or we may not know of it."""
+
+
 def sorted_error(error: KafkaError, doing: str) -> ConnectError:
     """The ConnectError for a librdkafka error; `doing` (a topic, an action) comes first in its message."""
     code, text = error.code(), error.str()
@@ -109,7 +118,7 @@ def sorted_error(error: KafkaError, doing: str) -> ConnectError:
     if code in FENCED:
         return Fenced(f"{message}; another worker of this flow has taken over")
     if code in UNKNOWN_TOPIC:
-        return Fatal(f"{message}; create the topic, or check `topic`")
+        return UnknownTopic(f"{message}; create the topic, or check `topic`")
     if code in REFUSED_RECORD:
         return InvalidRecord(message)
     if code == E._SSL and "certificate" in text.lower():
@@ -125,6 +134,9 @@ def classified(error: Exception) -> ConnectError:
     """The ConnectError for whatever the client library raised."""
     if isinstance(error, ConnectError):
         return error
+    if isinstance(error, SystemError) and isinstance(error.__cause__, KafkaException):
+        # A fatal error is raised while the client library logs it, which makes it the cause of a SystemError.
+        error = error.__cause__
     if isinstance(error, KafkaException) and error.args and isinstance(error.args[0], KafkaError):
         return sorted_error(error.args[0], "")
     return Fatal(f"{type(error).__name__}: {error}")

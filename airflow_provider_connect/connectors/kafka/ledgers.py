@@ -109,11 +109,14 @@ class CheckpointTopic(PositionStore):
         }
         self._committed = Consumer({**common, "isolation.level": "read_committed"}, logger=log)
         self._uncommitted = Consumer({**common, "isolation.level": "read_uncommitted"}, logger=log)
+        for consumer in (self._committed, self._uncommitted):
+            # Without knowing the partition's leader, the first fetch comes a second late.
+            consumer.list_topics(self._topic, _REQUEST_SECONDS)
         self._entries: dict[str, Entry] = {}
         self._next = 0
 
     def _create(self, config: KafkaSinkConfig) -> None:
-        if not self._cluster.exists(self._topic):
+        if not self._cluster.exists(self._topic, seconds=0.0):
             topic = NewTopic(
                 self._topic,
                 1,

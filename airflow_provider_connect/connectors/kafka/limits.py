@@ -62,7 +62,7 @@ class TopicLimits:
             return {}
         milliseconds = timestamps.cast(pa.timestamp("ms", tz="UTC"), safe=False).view(pa.int64())
         now = int(time.time() * 1000)
-        oldest = max(0, now - self.before_ms)
+        oldest = now - self.before_ms
         newest = min(_NEVER, now + self.after_ms)
         span = pc.min_max(milliseconds).as_py()
         if span["min"] >= oldest and span["max"] <= newest:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from itertools import repeat
 from operator import length_hint
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from airflow_provider_connect.connectors.kafka.client import Trouble, producer_properties
@@ -23,6 +25,8 @@ log = logging.getLogger(__name__)
 _ANY_PARTITION = -1
 _NOW = 0
 _MARGIN_SECONDS = 5.0
+CALL_SECONDS = 10.0
+"""How long a call of the transactional API may take."""
 
 
 class Writer:
@@ -92,6 +96,32 @@ class Writer:
         self.producer.poll(0)
         self._failed, self._failures = [], 0
 
+    def initialise(self) -> None:
+        """Become the one producer with our transactional.id: what another one has open is aborted, and it is fenced."""
+        try:
+            # Where no broker is connected yet, looking for the coordinator takes half a second more. The first call
+            # returns from a bootstrap connection, the second from one that counts.
+            for _ in range(2):
+                self.producer.list_topics(self._topic, CALL_SECONDS)
+            self._patiently(lambda: self.producer.init_transactions(CALL_SECONDS))
+        except KafkaException as error:
+            raise self.trouble.explain(error.args[0], f"beginning transactions at {self._where}") from error
+
+    def commit(self) -> None:
+        """Commit the open transaction; KafkaException if that fails."""
+        self._patiently(lambda: self.producer.commit_transaction(CALL_SECONDS))
+
+    def _patiently(self, call: Callable[[], None]) -> None:
+        """Call again after an error that librdkafka asks to be tried again, for a few seconds."""
+        until = time.monotonic() + CALL_SECONDS
+        while True:
+            try:
+                call()
+                return
+            except KafkaException as error:
+                if not error.args[0].retriable() or time.monotonic() > until or self.trouble.refused is not None:
+                    raise
+
     def close(self) -> None:
         """Throw away what is queued and free the producer; waits for no broker."""
         try:
@@ -124,7 +154,9 @@ def _columns(rows: pa.RecordBatch) -> list[Any]:
     with_headers = headers.null_count < len(headers)
     if timestamps.null_count < len(timestamps) or with_headers:
         milliseconds = timestamps.cast(pa.timestamp("ms", tz="UTC"), safe=False).view(pa.int64())
-        columns += [repeat(_ANY_PARTITION), repeat(None), repeat(None), milliseconds.fill_null(_NOW).to_pylist()]
+        # Kafka has no time before 1970; and to librdkafka 0 means now.
+        milliseconds = pc.max_element_wise(milliseconds, _NOW)
+        columns += [repeat(_ANY_PARTITION), repeat(None), repeat(None), milliseconds.to_pylist()]
     if with_headers:
         pairs = [[(h["key"], h["value"]) for h in row] if row else None for row in headers.to_pylist()]
         columns.append(pairs)
