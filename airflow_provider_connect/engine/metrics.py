@@ -1,14 +1,22 @@
-"""Metrics of one running flow, in Prometheus' text format. `METRICS` is the one list of what there is."""
+"""Metrics of one running flow, in Prometheus' text format. `METRICS` is the one list of what there is.
+
+prometheus-client is only imported when somebody asks for them: that takes as long as the first records do.
+"""
 
 from __future__ import annotations
 
+import threading
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
-
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector, generate_latest
+from itertools import accumulate
+from typing import TYPE_CHECKING, Literal
 
 from airflow_provider_connect.engine.errors import ConnectError, Fenced, InvalidRecord, Retryable
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.core import Metric
 
 Kind = Literal["counter", "gauge", "histogram"]
 ErrorKind = Literal["retryable", "fatal", "invalid_record", "fenced"]
@@ -77,50 +85,29 @@ def error_kind(error: ConnectError) -> ErrorKind:
 
 
 class FlowMetrics:
-    """The metrics of one flow in one worker, in a registry of their own.
+    """The metrics of one flow in one worker, apart from the process-wide registry.
 
     Called once per batch or commit, never per record. Every method may be called by any thread. The values of every
     label are known beforehand, so the number of series does not grow with the data.
     """
 
     def __init__(self, flow: str) -> None:
-        self._registry = registry = CollectorRegistry()
-        records, size, errors = (
-            Counter(spec.name, spec.help, spec.labels, registry=registry) for spec in (RECORDS, BYTES, ERRORS)
-        )
-        # Made now, so that a scrape before the first batch shows zeros and not nothing.
-        self._records_read = records.labels(flow, "read")
-        self._records_committed = records.labels(flow, "committed")
-        self._records_dead = records.labels(flow, "dead_letter")
-        self._bytes_read = size.labels(flow, "read")
-        self._bytes_committed = size.labels(flow, "committed")
-        self._errors = {kind: errors.labels(flow, kind) for kind in ERROR_KINDS}
-        self._batches, self._retries = (
-            Counter(spec.name, spec.help, spec.labels, registry=registry).labels(flow) for spec in (BATCHES, RETRIES)
-        )
         self._flow = flow
-        self._lag = Gauge(LAG.name, LAG.help, LAG.labels, registry=registry)  # without a series until one is known
-        self._lanes = Gauge(LANES.name, LANES.help, LANES.labels, registry=registry).labels(flow)
-        self._batch_seconds = Histogram(
-            BATCH_SECONDS.name,
-            BATCH_SECONDS.help,
-            BATCH_SECONDS.labels,
-            registry=registry,
-            buckets=BATCH_SECONDS.buckets,
-        ).labels(flow)
-        self._end_to_end = Histogram(
-            END_TO_END_SECONDS.name,
-            END_TO_END_SECONDS.help,
-            END_TO_END_SECONDS.labels,
-            registry=registry,
-            buckets=END_TO_END_SECONDS.buckets,
-        )
-        ProcessCollector(registry=registry)
+        self._lock = threading.Lock()
+        # All there from the start, so that a scrape before the first batch shows zeros and not nothing.
+        self._records = dict.fromkeys(("read", "committed", "dead_letter"), 0)
+        self._bytes = dict.fromkeys(("read", "committed"), 0)
+        self._errors = dict.fromkeys(ERROR_KINDS, 0)
+        self._batches = self._retries = self._lanes = 0
+        self._lag: int | None = None
+        self._batch_seconds = _Observations(BATCH_SECONDS.buckets)
+        self._end_to_end = _Observations(END_TO_END_SECONDS.buckets)
 
     def read(self, records: int, size: int) -> None:
         """A batch of `records` records and `size` bytes came from the source."""
-        self._records_read.inc(records)
-        self._bytes_read.inc(size)
+        with self._lock:
+            self._records["read"] += records
+            self._bytes["read"] += size
 
     def committed(self, records: int, size: int, batch_seconds: float, end_to_end_seconds: float | None = None) -> None:
         """A flush of `records` source records and `size` bytes is durable.
@@ -128,53 +115,104 @@ class FlowMetrics:
         `batch_seconds` is what flush and commit took; `end_to_end_seconds` is the age of its oldest record at the
         commit (a record from a clock that is ahead counts as 0), None where records carry no timestamp.
         """
-        self._records_committed.inc(records)
-        self._bytes_committed.inc(size)
-        self._batches.inc()
-        self._batch_seconds.observe(batch_seconds)
-        if end_to_end_seconds is not None:
-            self._end_to_end.labels(self._flow).observe(max(0.0, end_to_end_seconds))
+        with self._lock:
+            self._records["committed"] += records
+            self._bytes["committed"] += size
+            self._batches += 1
+            self._batch_seconds.add(batch_seconds)
+            if end_to_end_seconds is not None:
+                self._end_to_end.add(max(0.0, end_to_end_seconds))
 
     def dead_lettered(self, records: int) -> None:
         """So many records were refused and set aside."""
-        self._records_dead.inc(records)
+        with self._lock:
+            self._records["dead_letter"] += records
 
     def error(self, kind: ErrorKind) -> None:
         """An error of this kind reached the worker; `error_kind` names it."""
-        self._errors[kind].inc()
+        with self._lock:
+            self._errors[kind] += 1
 
     def retried(self) -> None:
         """A lane starts again after an error."""
-        self._retries.inc()
+        with self._lock:
+            self._retries += 1
 
     def set_lag(self, records: int | None) -> None:
         """The flow is so many records behind; None where the source cannot know (any more)."""
-        if records is None:
-            self._lag.clear()
-        else:
-            self._lag.labels(self._flow).set(records)
+        self._lag = records
 
     def lanes(self, running: int) -> None:
         """So many lanes are running."""
-        self._lanes.set(running)
+        self._lanes = running
 
     def text(self) -> bytes:
-        """Everything in Prometheus' text format (version 0.0.4)."""
-        return generate_latest(_WithoutCreated(self._registry))
+        """Everything in Prometheus' text format."""
+        from prometheus_client import ProcessCollector, generate_latest
+
+        registry = self._registry()
+        ProcessCollector(registry=registry)
+        return generate_latest(registry)
 
     def value(self, name: str, **labels: str) -> float | None:
         """The present value of a sample of this flow, None if there is no such series. For tests and summaries."""
-        return self._registry.get_sample_value(name, {"flow": self._flow, **labels})
-
-
-class _WithoutCreated(CollectorRegistry):
-    """A view without the `_created` samples: they double the series and say nothing that `up` does not."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        super().__init__()
-        self._of = registry
+        return self._registry().get_sample_value(name, {"flow": self._flow, **labels})
 
     def collect(self) -> Iterator[Metric]:
-        for metric in self._of.collect():
-            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
-            yield metric
+        """What prometheus-client asks a collector for."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+        with self._lock:
+            counters: dict[MetricSpec, dict[str, int]] = {
+                RECORDS: self._records.copy(),
+                BYTES: self._bytes.copy(),
+                BATCHES: {"": self._batches},
+                ERRORS: {str(kind): count for kind, count in self._errors.items()},
+                RETRIES: {"": self._retries},
+            }
+            histograms = {BATCH_SECONDS: self._batch_seconds.copy(), END_TO_END_SECONDS: self._end_to_end.copy()}
+        for spec, values in counters.items():
+            counter = CounterMetricFamily(spec.name, spec.help, labels=spec.labels)
+            for label, value in values.items():
+                counter.add_metric([self._flow, label][: len(spec.labels)], value)
+            yield counter
+        for spec, present in ((LAG, self._lag), (LANES, self._lanes)):
+            gauge = GaugeMetricFamily(spec.name, spec.help, labels=spec.labels)
+            if present is not None:
+                gauge.add_metric([self._flow], present)
+            yield gauge
+        for spec, seen in histograms.items():
+            histogram = HistogramMetricFamily(spec.name, spec.help, labels=spec.labels)
+            if spec is BATCH_SECONDS or any(seen.counts):
+                histogram.add_metric([self._flow], seen.buckets(), seen.total)
+            yield histogram
+
+    def _registry(self) -> CollectorRegistry:
+        from prometheus_client import CollectorRegistry
+
+        registry = CollectorRegistry()
+        registry.register(self)
+        return registry
+
+
+class _Observations:
+    """How many values fell up to each bound and above the one before; the last count is of what is above all."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def add(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def copy(self) -> _Observations:
+        other = _Observations(self.bounds)
+        other.counts, other.total = self.counts.copy(), self.total
+        return other
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """As Prometheus wants them: cumulative, by upper bound."""
+        names = [*map(str, self.bounds), "+Inf"]
+        return list(zip(names, map(float, accumulate(self.counts)), strict=True))

@@ -9,12 +9,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from types import TracebackType
 from typing import Self
-
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from airflow_provider_connect.engine.errors import Fatal
 
@@ -136,6 +133,10 @@ class _Server6(_Server):
 
 
 def _server(host: str, port: int, metrics_text: Callable[[], bytes], health: Health) -> _Server:
+    from http.server import BaseHTTPRequestHandler  # these two would be a good part of a worker's start
+
+    from prometheus_client import CONTENT_TYPE_LATEST
+
     def metrics() -> tuple[int, str, bytes]:
         try:
             return 200, CONTENT_TYPE_LATEST, metrics_text()
