@@ -8,7 +8,13 @@ from typing import ClassVar
 import pytest
 
 from airflow_provider_connect.codecs.postgresql_copy import PostgresqlCopy
-from airflow_provider_connect.connectors.postgresql import PostgreSQLSource, PostgreSQLSourceConfig
+from airflow_provider_connect.connectors.postgresql import (
+    PostgreSQLSink,
+    PostgreSQLSinkConfig,
+    PostgreSQLSource,
+    PostgreSQLSourceConfig,
+)
+from airflow_provider_connect.engine.connector import SinkContext
 from airflow_provider_connect.engine.errors import EndOfInput, Fatal, FlowError, Retryable
 from airflow_provider_connect.testing.source import RecordedContext
 
@@ -216,6 +222,19 @@ class TestIncrements(OnSchema):
             writer.execute(f"INSERT INTO {table} DEFAULT VALUES")
             assert self.ids_within(source, 0.3) == []
         assert self.next_ids(source, 1) == [2]
+
+    def test_the_flows_own_sink_is_not_waited_for(self):
+        """Else a flow within one database would wait for its own commit, which waits for more rows."""
+        table = self.table("id bigserial PRIMARY KEY")
+        target = self.table("id bigint", "target")
+        self.postgresql.execute(f"INSERT INTO {table} DEFAULT VALUES")
+        sink = PostgreSQLSink(PostgreSQLSinkConfig(connection_string=self.postgresql.dsn, table=target))
+        with sink:
+            sink.open(SinkContext("flow"))
+            source = self.open("postgresql-copy", table=table, drain=False)
+            sink.write(self.next_batch(source, 10))
+            self.postgresql.execute(f"INSERT INTO {table} DEFAULT VALUES")
+            sink.write(self.next_batch(source, 10))
 
     def test_late_commits_can_be_ignored(self):
         table = self.table("id bigserial PRIMARY KEY")

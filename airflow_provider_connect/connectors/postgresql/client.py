@@ -45,7 +45,7 @@ _WRONG_ACCESS = re.compile(
 
 def connect(access: Access, application_name: str, read_only: bool = False) -> Connection:
     """A session in autocommit. Raises sorted errors: Retryable if the server cannot be reached, Fatal if it refuses."""
-    parameters = {"application_name": application_name, **access.parameters}
+    parameters = {**access.parameters, "application_name": application_name}
     try:
         connection = psycopg.connect(**cast(dict[str, Any], parameters), autocommit=True)
     except psycopg.Error as error:

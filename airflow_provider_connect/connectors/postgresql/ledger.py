@@ -94,12 +94,14 @@ class CheckpointTable:
         splits = sorted(checkpoint)
         unclaimed = [split for split in splits if split not in self._epochs]
         self._fence(unclaimed)
-        # Rows that a dead worker has locked must come free again, even if the network never says that it died.
-        run(connection, f"SET LOCAL idle_in_transaction_session_timeout = '{_ABANDONED_AFTER}'")
+        # In one round trip: a worker that dies now without the server noticing must not hold its rows for ever.
         moved = run(
             connection,
-            f"UPDATE {self._sql} l SET position = g.position::jsonb, updated_at = clock_timestamp()"
-            " FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::text[]) AS g(split, epoch, expected, position)"
+            "WITH bounded AS MATERIALIZED"
+            f" (SELECT set_config('idle_in_transaction_session_timeout', '{_ABANDONED_AFTER}', true))"
+            f" UPDATE {self._sql} l SET position = g.position::jsonb, updated_at = clock_timestamp()"
+            " FROM bounded, unnest(%s::text[], %s::bigint[], %s::text[], %s::text[])"
+            " AS g(split, epoch, expected, position)"
             " WHERE l.flow = %s AND l.split = g.split AND l.epoch = g.epoch"
             " AND l.position IS NOT DISTINCT FROM g.expected::jsonb RETURNING l.split",
             [
