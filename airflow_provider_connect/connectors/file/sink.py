@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import time
@@ -37,8 +38,8 @@ class FileSink(IdempotentSink[FileSinkConfig]):
       spaces. A document without value (a tombstone) is refused. In CSV null is an unquoted empty field and empty text a
       quoted one; nested values are JSON text, binary ones base64.
     * Without `begin`, as for dead letters, names are unique instead, so a repeated flush makes another file.
-    * A flush is collected in memory, bounded by `batch_bytes`. Hidden files that a crash left behind are removed at
-      `open` once they are an hour old, for younger ones may be another worker's.
+    * A flush is collected in memory, bounded by `batch_bytes`. The hidden file that a crash left behind is removed when
+      its token is repeated, or at an `open` one hour later; until then it may be another worker's.
     """
 
     config_type = FileSinkConfig
@@ -48,6 +49,7 @@ class FileSink(IdempotentSink[FileSinkConfig]):
         self._place: Location | None = None
         self._token: str | None = None
         self._batches: list[pa.RecordBatch] = []
+        self._left_over: list[Path] = []
 
     def accepts(self) -> tuple[str, ...]:
         """NDJSON takes "json", CSV and Parquet "columns"."""
@@ -72,17 +74,17 @@ class FileSink(IdempotentSink[FileSinkConfig]):
 
     def open(self, context: SinkContext) -> None:
         """Make a local folder if it is missing, and clear it of what crashes left behind."""
-        self._token, self._batches = None, []
+        self._token, self._batches, self._left_over = None, [], []
         self._place = locate(self.config.path, self.config.storage_options)
         if self._place.local:
             folder = Path(self._place.path)
             folder.mkdir(parents=True, exist_ok=True)
             for left in folder.glob(f".{self.config.prefix}*.tmp"):
-                try:
+                with contextlib.suppress(FileNotFoundError):  # another worker cleans up too
                     if left.stat().st_mtime < time.time() - _LEFT_OVER_SECONDS:
                         left.unlink()
-                except FileNotFoundError:
-                    continue  # another worker cleans up too
+                    else:
+                        self._left_over.append(left)
 
     def begin(self, token: str) -> None:
         """Name the next flush."""
@@ -108,9 +110,12 @@ class FileSink(IdempotentSink[FileSinkConfig]):
         stem = self.config.prefix + (token or f"{time.time_ns()}-{uuid.uuid4().hex[:8]}")
         parts = _lines(batches) if self.config.format == "ndjson" else _tables(batches)
         for number, part in enumerate(parts):
-            self._put(self._name(stem, number), self._written(part))
+            self._put(stem, self._name(stem, number), self._written(part))
         if token is not None:
             self._remove_parts(stem, len(parts))
+            for left in self._left_over:
+                if left.name.startswith(f".{stem}~"):
+                    left.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Forget what was not flushed."""
@@ -140,13 +145,13 @@ class FileSink(IdempotentSink[FileSinkConfig]):
                 write(packed)
         return out.getvalue()
 
-    def _put(self, name: str, content: pa.Buffer) -> None:
+    def _put(self, stem: str, name: str, content: pa.Buffer) -> None:
         place = self._at()
         if not place.local:
             place.fs.pipe_file(f"{place.path.rstrip('/')}/{name}", content.to_pybytes())
             return
         folder = Path(place.path)
-        hidden = folder / f".{self.config.prefix}{uuid.uuid4().hex}.tmp"
+        hidden = folder / f".{stem}~{uuid.uuid4().hex[:8]}.tmp"
         try:
             with hidden.open("wb") as file:
                 file.write(content)

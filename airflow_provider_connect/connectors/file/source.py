@@ -33,8 +33,8 @@ class FileSource(Source[FileSourceConfig]):
     * A split is a file; its name is the file's, relative to the folder. Lanes and workers share files by a checksum of
       their names, which stays the same whatever else arrives. Each lane reads its files one after the other, in the
       order of names, and looks for new ones every `poll_interval` seconds; a late file is found whatever its name.
-    * The position is `{"offset": n}` for NDJSON, the byte (after unpacking) where the next line begins, `{"row": n}` for
-      CSV and Parquet. `"end": true` is added once the file is read through; then it is never opened again.
+    * The position is `{"offset": n}` for NDJSON, the byte (after unpacking) where the next line begins, `{"row": n}`
+      for CSV and Parquet. `"end": true` is added once the file is read through; then it is never opened again.
     * Files stay as they are once they are listed, so move them in whole. Plain NDJSON may be appended to: complete
       lines are taken as they come, and a last line without newline once it is a whole object. A file that got shorter
       than its position was replaced, and is Fatal.
