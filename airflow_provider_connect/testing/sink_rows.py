@@ -26,7 +26,7 @@ def numbered(start: int, stop: int) -> list[Record]:
 def rows_of(records: Sequence[Record], format: str) -> pa.RecordBatch:
     """The rows of `records` in one of the formats "columns", "json", "bytes" (holding JSON) and "postgresql-copy".
 
-    Documents have a key, a topic, partition 0 and the id as offset and timestamp.
+    Documents have a key, a topic, partition 0 and the id as offset; no timestamp, for brokers take none far from now.
     """
     ids = pa.array([record.id for record in records], pa.int64())
     if format == COLUMNS:
@@ -45,7 +45,6 @@ def rows_of(records: Sequence[Record], format: str) -> pa.RecordBatch:
         topic=pa.array(["contract"] * len(records), pa.string()),
         partition=pa.array([0] * len(records), pa.int32()),
         offset=ids,
-        timestamp=ids.cast(pa.timestamp("ms", tz="UTC")),
     )
     if format == "postgresql-copy":
         columns = [{"name": "id", "type": "bigint"}, {"name": "text", "type": "text"}]
