@@ -13,7 +13,6 @@ from confluent_kafka import (
     IsolationLevel,
     KafkaError,
     KafkaException,
-    TopicCollection,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType  # type: ignore[attr-defined]
@@ -164,7 +163,8 @@ class Cluster:
     def __init__(self, config: KafkaConfig) -> None:
         self._config = config
         self._trouble = Trouble()
-        self._admin = AdminClient(common_properties(config, self._trouble), logger=log)
+        own = {"allow.auto.create.topics": False}  # else asking for a topic would make it
+        self._admin = AdminClient({**common_properties(config, self._trouble), **own}, logger=log)
 
     @property
     def admin(self) -> AdminClient:
@@ -179,15 +179,19 @@ class Cluster:
     def partitions(self, topic: str, *, seconds: float = _NEW_TOPIC_SECONDS) -> list[int]:
         """The topic's partitions in order. UnknownTopic if there is none after so many seconds. Never creates it."""
         until = time.monotonic() + seconds
+        doing = f"topic '{topic}' at {', '.join(self._config.brokers)}"
         while True:
-            described = self._admin.describe_topics(TopicCollection([topic]), request_timeout=CHECK_SECONDS)[topic]
             try:
-                found = result(described, self._trouble, f"topic '{topic}' at {', '.join(self._config.brokers)}")
-                return sorted(partition.id for partition in found.partitions)
-            except UnknownTopic:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.05)  # brokers hear of a topic a moment after it was made
+                # Not `describe_topics`: it waits for a controller, which librdkafka's mock cluster never names.
+                found = self._admin.list_topics(topic, timeout=CHECK_SECONDS).topics[topic]
+            except KafkaException as error:
+                raise self._trouble.explain(error.args[0], doing) from error
+            if found.error is None:
+                return sorted(found.partitions)
+            refused = self._trouble.explain(found.error, doing)
+            if not isinstance(refused, UnknownTopic) or time.monotonic() > until:
+                raise refused
+            time.sleep(0.05)  # brokers hear of a topic a moment after it was made
 
     def exists(self, topic: str, *, seconds: float = _NEW_TOPIC_SECONDS) -> bool:
         """Whether there is such a topic, after so many seconds at the latest."""
