@@ -8,6 +8,7 @@ load_dataflows(globals(), __file__)
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from airflow_provider_connect.flow_page import flow_page
 from airflow_provider_connect.operators.dataflow import DataFlowOperator
 
 TASK_ID = "run"
+START = datetime(2026, 1, 1, tzinfo=UTC)
 _PATTERNS = ("*.yaml", "*.yml")
 _MARK = b"dataflow"
 
@@ -67,6 +69,8 @@ def _dag(flow: DataFlow, path: Path | None) -> DAG:
     return DAG(
         dag_id=flow.id,
         schedule=flow.schedule,
+        # Without one, the second run of "@continuous" would have the logical date of the first, and never be made.
+        start_date=START,
         catchup=False,
         max_active_runs=1,
         tags=sorted({"dataflow", *flow.tags}),

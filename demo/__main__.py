@@ -53,6 +53,7 @@ def main() -> int:
             say("starting Airflow (about a minute) ...")
             airflow = stack.enter_context(contextlib.closing(start_airflow(kafka, database.dsn)))
             airflow.wait_for_dag(FLOW)
+            airflow.api("PATCH", f"/dags/{FLOW}", {"is_paused": False})
             say(f"ready after {time.monotonic() - began:.0f} s\n")
             introduce(airflow, kafka, database.dsn)
             orders = Orders(kafka.bootstrap_servers, TOPIC, PER_SECOND)
@@ -74,7 +75,6 @@ def start_airflow(kafka: Kafka, dsn: str) -> AirflowServer:
         "ORDERS_POSTGRESQL": {"conn_type": "connect_postgresql", "extra": {"uri": dsn}},
     }
     environment = {f"AIRFLOW_CONN_{name}": json.dumps(value) for name, value in connections.items()}
-    environment["AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION"] = "False"
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return AirflowServer(HOME / "airflow", ROOT / "dags", environment)
 

@@ -80,6 +80,18 @@ def test_every_flow_is_a_dag(folder):
     assert dag.task_dict["run"].retries == 2
 
 
+def test_a_continuous_flow_has_a_second_run(folder):
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    dags, _ = parse(folder(orders=FLOW.format(name="orders").replace("@hourly", "@continuous")))
+    dag = DagSerialization.from_dict(DagSerialization.to_dict(dags["orders"]))
+    first = dag.next_dagrun_info(last_automated_run_info=None)
+    second = dag.timetable.next_dagrun_info(
+        last_automated_data_interval=first.data_interval, restriction=dag._time_restriction
+    )
+    assert second.logical_date > first.logical_date
+
+
 def test_the_page_in_the_ui_has_the_declaration_without_secrets(folder):
     dags, _ = parse(folder(orders=FLOW.format(name="orders") + SECRET))
     page = dags["orders"].doc_md
