@@ -16,7 +16,7 @@ import psycopg
 import yaml
 
 from tests.benchmarks import dataset
-from tests.benchmarks.measure import ROOT, RunFailed, connect
+from tests.benchmarks.measure import ROOT, RunFailed, connect, environment
 from tests.services.kafka import Kafka
 from tests.services.postgresql import PostgreSQL
 
@@ -176,7 +176,7 @@ def _worker(kafka: Kafka, postgresql: PostgreSQL, topic: str, table: str) -> Ite
         file.write_text(yaml.safe_dump(flow))
         with errors.open("w") as stream:
             worker = subprocess.Popen(
-                connect("run", str(file), "--json"), cwd=ROOT, stdout=subprocess.PIPE, stderr=stream
+                connect("run", str(file), "--json"), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=stream
             )
         try:
             yield
