@@ -13,7 +13,7 @@ two shapes:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -62,6 +62,12 @@ class Batch:
 
     rows: pa.RecordBatch
     checkpoint: Checkpoint
+    nbytes: int = field(init=False, compare=False)
+    """Bytes of Arrow memory that the rows refer to."""
+
+    def __post_init__(self) -> None:
+        # Asked for several times on a batch's way, and Arrow adds it up anew each time.
+        object.__setattr__(self, "nbytes", int(self.rows.nbytes))
 
     @property
     def format(self) -> str:
@@ -74,11 +80,6 @@ class Batch:
 
     def __len__(self) -> int:
         return int(self.rows.num_rows)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of Arrow memory that the rows refer to."""
-        return int(self.rows.nbytes)
 
 
 def format_of(schema: pa.Schema) -> str:
