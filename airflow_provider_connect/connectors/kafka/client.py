@@ -53,8 +53,9 @@ class Trouble:
         """The ConnectError for `error`, by what was reported before if it is only a time-out."""
         if self.refused is not None:
             return sorted_error(self.refused, doing)
-        if error.code() in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT) and self.last is not None:
-            return Retryable(f"{doing}: {error.str()} ({self.last.str()}); check `brokers`, and whether they are up")
+        if error.code() in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT):
+            reason = f" ({self.last.str()})" if self.last is not None else ""
+            return Retryable(f"{doing}: {error.str()}{reason}; check `brokers`, and whether they are up")
         return sorted_error(error, doing)
 
 
@@ -147,16 +148,6 @@ def producer_properties(config: KafkaSinkConfig, trouble: Trouble, limit: int) -
     } | common_properties(config, trouble)
 
 
-def result(future: Future[T], trouble: Trouble, doing: str, seconds: float = CHECK_SECONDS) -> T:
-    """The result of an admin call; its error as a ConnectError."""
-    try:
-        return future.result(seconds + 1.0)
-    except KafkaException as error:
-        raise trouble.explain(error.args[0], doing) from error
-    except TimeoutError as error:
-        raise Retryable(f"{doing}: no answer within {seconds:g} s; check `brokers`") from error
-
-
 class Cluster:
     """Metadata calls on a client of its own. Thread-safe; connects with the first call."""
 
@@ -174,7 +165,7 @@ class Cluster:
     def cluster_id(self) -> str:
         """What the cluster calls itself."""
         asked = self._admin.describe_cluster(request_timeout=CHECK_SECONDS)
-        return str(result(asked, self._trouble, f"Kafka at {', '.join(self._config.brokers)}").cluster_id)
+        return str(self._result(asked, f"Kafka at {', '.join(self._config.brokers)}").cluster_id)
 
     def partitions(self, topic: str, *, seconds: float = _NEW_TOPIC_SECONDS) -> list[int]:
         """The topic's partitions in order. UnknownTopic if there is none after so many seconds. Never creates it."""
@@ -234,7 +225,7 @@ class Cluster:
             except KafkaException as error:
                 reason = error.args[0]
                 if reason.code() not in NO_LEADER or time.monotonic() > until:
-                    raise self._trouble.explain(reason, f"offsets of topic '{topic}'") from error
+                    raise self._explained(reason, f"offsets of topic '{topic}'") from error
                 # A new topic, or an election. librdkafka may keep its old answer for long, unless asked for all topics.
                 time.sleep(0.05)
                 self._admin.list_topics(timeout=CHECK_SECONDS)
@@ -254,11 +245,33 @@ class Cluster:
             asked = self._admin.list_consumer_group_offsets(
                 request, require_stable=stable_within is not None, request_timeout=CHECK_SECONDS
             )
-            places = result(asked[group], self._trouble, doing).topic_partitions
+            places = self._result(asked[group], doing).topic_partitions
             failed = next((place.error for place in places if place.error is not None), None)
             if failed is None:
                 return {place.partition: place for place in places if place.offset >= 0}
             if failed.code() != KafkaError.UNSTABLE_OFFSET_COMMIT or time.monotonic() > until:
-                raise self._trouble.explain(failed, doing)
+                raise self._explained(failed, doing)
             time.sleep(0.02)
         return {}
+
+    def idle_member(self, group: str, member_id: str) -> bool:
+        """Whether this member of a group of the consumer protocol has nothing, and is to get nothing."""
+        asked = self._admin.describe_consumer_groups([group], request_timeout=CHECK_SECONDS)[group]
+        members = self._result(asked, f"members of group '{group}'").members
+        found = [member for member in members if member.member_id == member_id]
+        return bool(found) and not any(
+            assignment is not None and assignment.topic_partitions
+            for assignment in (found[0].assignment, found[0].target_assignment)
+        )
+
+    def _result(self, future: Future[T], doing: str) -> T:
+        try:
+            return future.result(CHECK_SECONDS + 1.0)
+        except KafkaException as error:
+            raise self._explained(error.args[0], doing) from error
+        except TimeoutError as error:
+            raise Retryable(f"{doing}: no answer within {CHECK_SECONDS:g} s; check `brokers`") from error
+
+    def _explained(self, error: KafkaError, doing: str) -> ConnectError:
+        self._admin.poll(0)  # hear what the background threads have to say about it
+        return self._trouble.explain(error, doing)

@@ -74,6 +74,7 @@ class KafkaSource(Source[KafkaSourceConfig]):
         self._gone: set[int] = set()
         self._settled_at: float | None = None
         self._dark_since: float | None = None
+        self._ask_at = time.monotonic() + _SETTLE_SECONDS
         self._bounds = Bounds()
 
     # --- what it is
@@ -256,6 +257,8 @@ class KafkaSource(Source[KafkaSourceConfig]):
             quiet = time.monotonic() - self._settled_at >= _SETTLE_SECONDS
             if all(map(self._bounds.done, self._positions)) and (self._positions or quiet):
                 raise EndOfInput
+        elif self._bounds.bounded and self._idles():
+            raise EndOfInput
         last = self._trouble.last
         if last is not None and last.code() == KafkaError._ALL_BROKERS_DOWN:
             self._trouble.last = None
@@ -263,6 +266,13 @@ class KafkaSource(Source[KafkaSourceConfig]):
         if self._dark_since is not None and time.monotonic() - self._dark_since > _DARK_SECONDS:
             self._observer().partitions(self.config.topic)  # raises Retryable if it is still dark
             self._dark_since = None
+
+    def _idles(self) -> bool:
+        """Whether we are in the group without partitions: the consumer protocol has no callback for that."""
+        if self.config.group_protocol == "classic" or time.monotonic() < self._ask_at:
+            return False
+        self._ask_at = time.monotonic() + 1.0
+        return self._observer().idle_member(self._group or "", self._open_consumer().memberid())
 
     def keep_alive(self) -> None:
         """Serve rebalances; a message that turns up is kept for the next read."""
