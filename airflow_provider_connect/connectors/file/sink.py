@@ -181,12 +181,18 @@ def _sync(folder: Path) -> None:
 def _lines(batches: list[pa.RecordBatch]) -> list[pa.Buffer]:
     """All documents, each with a newline behind it."""
     values = pa.chunked_array([batch.column("value") for batch in batches]).combine_chunks()
-    for newline in (b"\n", b"\r"):
-        if pc.any(pc.match_substring(values, newline)).as_py():
+    text = _joined(values)
+    if text.count(b"\n") != len(values) or b"\r" in text:
+        for newline in (b"\n", b"\r"):
             values = pc.replace_substring(values, newline, b" ")
-    ended = pc.binary_join_element_wise(values, b"", b"\n")
-    whole = pa.ListArray.from_arrays(pa.array([0, len(ended)], pa.int32()), ended)
-    return [pc.binary_join(whole, b"")[0].as_buffer()]
+        text = _joined(values)
+    return [pa.py_buffer(text)]
+
+
+def _joined(values: pa.Array) -> bytes:
+    whole = pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+    joined: bytes = pc.binary_join(whole, b"\n")[0].as_buffer().to_pybytes()
+    return joined + b"\n"
 
 
 def _tables(batches: list[pa.RecordBatch]) -> list[pa.Table]:

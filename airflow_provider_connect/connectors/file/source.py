@@ -88,14 +88,16 @@ class FileSource(Source[FileSourceConfig]):
 
     def read(self, max_records: int, timeout: float) -> Batch | None:
         """The next records of the file at hand, else of the next file."""
+        deadline = time.monotonic() + timeout
         while True:
             if self._reader is None and not self._open_next():
                 if self._context.drain or self._context.until:
                     raise EndOfInput
                 wait = self._next_look - time.monotonic()
-                if wait > 0:
-                    time.sleep(min(wait, timeout))
-                    if wait > timeout:
+                left = deadline - time.monotonic()
+                if wait > 0 or left <= 0:  # a file that holds half a line is looked into at every look
+                    time.sleep(max(0.0, min(wait, left)))
+                    if wait >= left:
                         return None
                 self._sizes = self._at().sizes()
                 self._look()
