@@ -15,7 +15,7 @@ from airflow_provider_connect.engine.batch import Batch, Checkpoint
 from airflow_provider_connect.engine.checkpoints import CheckpointStore, open_store
 from airflow_provider_connect.engine.connector import IdempotentSink, Share
 from airflow_provider_connect.engine.delivery import Committed
-from airflow_provider_connect.engine.errors import ConnectError, Fatal
+from airflow_provider_connect.engine.errors import ConnectError, Fatal, Retryable
 from airflow_provider_connect.engine.lane import Lane
 from airflow_provider_connect.engine.metrics import FlowMetrics, error_kind
 from airflow_provider_connect.engine.plan import Limits, Plan, Progress, Summary
@@ -116,6 +116,8 @@ class Worker:
         return thread
 
     def _fail(self, error: ConnectError) -> None:
+        if not isinstance(error, Retryable):  # those were counted when they were tried again
+            self.metrics.error(error_kind(error))
         with self._lock:
             self._errors.append(error)
         self._stopping = True
@@ -205,6 +207,7 @@ class Worker:
         self.metrics.committed(committed.records, committed.bytes, committed.seconds, age)
         if committed.dead_letters:
             self.metrics.dead_lettered(committed.dead_letters)
+            self.metrics.error("invalid_record")
 
     def failed(self, error: ConnectError, retried: bool) -> None:
         self.metrics.error(error_kind(error))

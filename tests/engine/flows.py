@@ -39,7 +39,8 @@ def plan_of(
     **options,
 ) -> Plan:
     """Log to target; `errors` is the MemoryTarget of the errors sink."""
-    config = MemorySinkConfig(batch_size=batch_size, batch_flush_interval_seconds=interval)
+    limits = {"batch_bytes": options.pop("batch_bytes")} if "batch_bytes" in options else {}
+    config = MemorySinkConfig(batch_size=batch_size, batch_flush_interval_seconds=interval, **limits)
 
     class Negotiated(ListSource):
         negotiated = True

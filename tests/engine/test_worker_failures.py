@@ -214,7 +214,7 @@ def test_losing_one_of_two_splits_reads_the_others_uncommitted_rows_again():
 def test_an_interrupted_flush_is_repeated_exactly_under_its_token():
     """Case 10: the intent is logged before the write; after the crash exactly [from, to) comes again."""
     log, target = ListLog({"0": numbers(10)}), MemoryTarget()
-    plan = plan_of(log, target, kind=MemoryIdempotentSink, batch_size=4, interval=0, read=4)
+    plan = plan_of(log, target, kind=MemoryIdempotentSink, read=4, batch_bytes=1)
     target.on("flush", 2, lambda: (_ for _ in ()).throw(Fatal("killed after the write")), after=True)
     with pytest.raises(Fatal, match="killed"):
         drain(plan)
@@ -226,7 +226,7 @@ def test_an_interrupted_flush_is_repeated_exactly_under_its_token():
 def test_tokens_differ_for_equal_rows():
     """Case 11: two honest identical batches are two batches."""
     log, target = ListLog({"0": [b'"same"'] * 6}), MemoryTarget()
-    drain(plan_of(log, target, kind=MemoryIdempotentSink, batch_size=2, read=2))
+    drain(plan_of(log, target, kind=MemoryIdempotentSink, read=2, batch_bytes=1))
     assert target.values() == [b'"same"'] * 6
 
 
