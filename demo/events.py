@@ -17,7 +17,8 @@ class Orders(threading.Thread):
 
     def __init__(self, bootstrap_servers: str, topic: str, per_second: float) -> None:
         super().__init__(name="orders", daemon=True)
-        self._producer = Producer({"bootstrap.servers": bootstrap_servers, "enable.idempotence": True, "linger.ms": 5})
+        own = {"enable.idempotence": True, "linger.ms": 5, "log_level": 0}
+        self._producer = Producer({"bootstrap.servers": bootstrap_servers, **own})
         self._topic, self._per_second = topic, per_second
         self._finished = threading.Event()
         self.delivered = 0
