@@ -105,10 +105,10 @@ def test_postgresql_from_the_parts_of_the_form(postgresql, define):
         login=parts["user"],
         password=parts.get("password"),
         schema=parts["dbname"],
-        extra={"application_name": "mine"},
+        extra={"work_mem": "5MB"},
     )
     with PostgreSQLHook(conn_id).get_conn() as session:
-        assert session.execute("SELECT current_setting('application_name')").fetchone() == ("mine",)
+        assert session.execute("SELECT current_setting('work_mem')").fetchone() == ("5MB",)
 
 
 def test_postgresql_that_is_not_there_keeps_the_password(define):
