@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from confluent_kafka import TopicPartition
 
 from airflow_provider_connect.connectors.kafka import KafkaSource
 from airflow_provider_connect.connectors.kafka.config import KafkaSourceConfig
@@ -330,8 +331,6 @@ def test_brokers_that_are_not_there_are_retryable_and_named(make):
 def test_a_position_that_retention_deleted_is_fatal_unless_configured(kafka, make):
     topic = kafka.create_topic()
     kafka.produce(topic, values(10))
-    from confluent_kafka import TopicPartition
-
     admin = kafka.admin()
     for deleted in admin.delete_records([TopicPartition(topic, 0, 6)]).values():
         deleted.result(10)

@@ -155,7 +155,10 @@ class Cluster:
         self._config = config
         self._trouble = Trouble()
         own = {"allow.auto.create.topics": False}  # else asking for a topic would make it
-        self._admin = AdminClient({**common_properties(config, self._trouble), **own}, logger=log)
+        try:
+            self._admin = AdminClient({**common_properties(config, self._trouble), **own}, logger=log)
+        except KafkaException as error:
+            raise Fatal(f"librdkafka refuses the configuration: {error.args[0].str()}; check `properties`") from error
 
     @property
     def admin(self) -> AdminClient:

@@ -157,9 +157,12 @@ class KafkaTransactionalSink(TransactionalSink[KafkaSinkConfig]):
         self._accepted, self._unflushed = [], []
 
     def _roll_back(self) -> None:
-        writer, begun = self._writer, self._begun
+        writer, begun, broken = self._writer, self._begun, self._broken
         self._begun = self._broken = False
         if writer is None or not begun:
+            return
+        if broken:  # the producer may go on failing what comes next
+            self._drop()
             return
         try:
             writer.producer.abort_transaction(_ABORT_SECONDS)
