@@ -4,19 +4,19 @@ import json
 from pathlib import Path
 from typing import ClassVar
 
-import pyarrow as pa
 import pytest
 
 import airflow_provider_connect.connectors.kafka as kafka_connector
 from airflow_provider_connect.connectors.kafka import KafkaSink, KafkaSource, KafkaTransactionalSink
 from airflow_provider_connect.connectors.kafka.config import KafkaSinkConfig, KafkaSourceConfig
 from airflow_provider_connect.engine.batch import Checkpoint
+from airflow_provider_connect.testing.crash import deaths
 from airflow_provider_connect.testing.sink import Record, SinkContract
-from airflow_provider_connect.testing.sink_rows import numbered, rows_of
+from airflow_provider_connect.testing.sink_rows import numbered
 from airflow_provider_connect.testing.source import SourceContract
 from airflow_provider_connect.testing.transactional_sink import TransactionalSinkContract
+from tests.connectors.kafka_deaths import without_time
 
-TIMESTAMP = pa.timestamp("ms", tz="UTC")
 NOBODY = "127.0.0.1:1"
 
 
@@ -54,10 +54,7 @@ class KafkaTarget:
         )
 
     def rows(self, records, format):
-        # The contract's timestamps are the ids; the topic takes none that are hours ahead.
-        rows = rows_of(records, format)
-        at = rows.schema.get_field_index("timestamp")
-        return rows.set_column(at, rows.schema.field(at), pa.nulls(len(rows), TIMESTAMP))
+        return without_time(records, format)
 
     def stored(self):
         return [Record(**json.loads(record.value)) for record in self.kafka.consume_all(self.topic)]
@@ -82,9 +79,16 @@ class TestKafkaTransactionalSink(KafkaTarget, TransactionalSinkContract):
     def make_unreachable(self):
         return KafkaTransactionalSink(self.config(NOBODY, "exactly-once"))
 
-    def crash_modules(self):
-        package = Path(kafka_connector.__file__).parent
-        return [package / name for name in ("transactional.py", "ownership.py", "ledgers.py", "writer.py")]
+    def deaths(self, work):
+        # librdkafka's threads do not survive a fork, so the dying is done elsewhere.
+        modules = [Path(kafka_connector.__file__).parent / name for name in ("transactional.py", "ownership.py")]
+        arguments = {
+            "brokers": self.kafka.bootstrap_servers,
+            "topic": self.topic,
+            "flow": self.flow,
+            "split": self.split,
+        }
+        return deaths("tests.connectors.kafka_deaths:deliver", modules, arguments=arguments)
 
     def test_two_lanes_with_open_transactions_both_commit(self):
         # As in the contract, but a reader only sees a partition up to its oldest open transaction.

@@ -127,6 +127,8 @@ def consumer_properties(config: KafkaSourceConfig, group: str, trouble: Trouble)
     if config.group_protocol == "classic":
         # A killed worker's partitions move after this; a live one answers from a thread of its own.
         properties["session.timeout.ms"] = 10_000
+        # A member hears of a rebalance with its next heartbeat; until then the one that joins has nothing to do.
+        properties["heartbeat.interval.ms"] = 500
         properties["partition.assignment.strategy"] = config.assignment
     return properties | common_properties(config, trouble)
 
@@ -256,16 +258,6 @@ class Cluster:
                 raise self._explained(failed, doing)
             time.sleep(0.02)
         return {}
-
-    def idle_member(self, group: str, member_id: str) -> bool:
-        """Whether this member of a group of the consumer protocol has nothing, and is to get nothing."""
-        asked = self._admin.describe_consumer_groups([group], request_timeout=CHECK_SECONDS)[group]
-        members = self._result(asked, f"members of group '{group}'").members
-        found = [member for member in members if member.member_id == member_id]
-        return bool(found) and not any(
-            assignment is not None and assignment.topic_partitions
-            for assignment in (found[0].assignment, found[0].target_assignment)
-        )
 
     def _result(self, future: Future[T], doing: str) -> T:
         try:

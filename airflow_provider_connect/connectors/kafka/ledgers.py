@@ -21,7 +21,8 @@ from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
 from airflow_provider_connect.connectors.kafka.client import Cluster, Trouble, common_properties
 from airflow_provider_connect.connectors.kafka.config import KafkaSinkConfig
 from airflow_provider_connect.connectors.kafka.errors import E, sorted_error
-from airflow_provider_connect.connectors.kafka.source import KafkaSource, partition_of, split_of
+from airflow_provider_connect.connectors.kafka.source import KafkaSource
+from airflow_provider_connect.connectors.kafka.splits import partition_of, split_of
 from airflow_provider_connect.engine.errors import Fatal, Retryable
 
 log = logging.getLogger(__name__)

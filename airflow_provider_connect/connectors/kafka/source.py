@@ -19,32 +19,22 @@ from airflow_provider_connect.connectors.kafka.bounds import Bounds
 from airflow_provider_connect.connectors.kafka.client import Cluster, Trouble, consumer_properties
 from airflow_provider_connect.connectors.kafka.config import KafkaSourceConfig
 from airflow_provider_connect.connectors.kafka.errors import classified, sorted_error
+from airflow_provider_connect.connectors.kafka.progress import GroupDrain, lag
 from airflow_provider_connect.connectors.kafka.records import envelope, nothing
+from airflow_provider_connect.connectors.kafka.splits import partition_of, split_of
 from airflow_provider_connect.engine.batch import Batch, Checkpoint
 from airflow_provider_connect.engine.connector import Source, SourceContext, dealt
 from airflow_provider_connect.engine.errors import ConnectError, EndOfInput, Fatal, Retryable
 
 log = logging.getLogger(__name__)
 
-_GATHER_SECONDS = 0.005
+_GATHER_SECONDS = 0.002
 """How long a first record waits for company: what keeps batches from being tiny costs this much latency."""
-_SETTLE_SECONDS = 3.0
-"""How long a drained group member without partitions waits for some: a rebalance may take two rounds."""
 _DARK_SECONDS = 10.0
 """How long no broker may be reachable before the reader says so."""
 _HELD = 16
 """Messages that may arrive while nobody wants them, before fetching is paused."""
 _REQUEST_SECONDS = 10.0
-
-
-def split_of(topic: str, partition: int) -> str:
-    """The name of a partition as a split."""
-    return f"{topic}:{partition}"
-
-
-def partition_of(split: str) -> int:
-    """The partition that a split names; the topic may not contain a colon."""
-    return int(split.rpartition(":")[2])
 
 
 class KafkaSource(Source[KafkaSourceConfig]):
@@ -72,10 +62,10 @@ class KafkaSource(Source[KafkaSourceConfig]):
         self._paused = False
         self._closing = False
         self._gone: set[int] = set()
-        self._settled_at: float | None = None
         self._dark_since: float | None = None
-        self._ask_at = time.monotonic() + _SETTLE_SECONDS
         self._bounds = Bounds()
+        self._drain: GroupDrain | None = None
+        self._settled = False
 
     # --- what it is
 
@@ -113,6 +103,8 @@ class KafkaSource(Source[KafkaSourceConfig]):
         self._trouble = Trouble()
         self._consumer = consumer = Consumer(consumer_properties(self.config, group, self._trouble), logger=log)
         if self._grouped:
+            if context.drain:
+                self._drain = GroupDrain(self._observer(), group, self.config.topic)
             consumer.subscribe(
                 [self.config.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
             )
@@ -124,7 +116,6 @@ class KafkaSource(Source[KafkaSourceConfig]):
         if mine:
             consumer.list_topics(self.config.topic, _REQUEST_SECONDS)  # without, the first fetch comes a second later
             consumer.assign(self._claim(consumer, mine))
-        self._settled_at = -_SETTLE_SECONDS
 
     def close(self) -> None:
         """Leave the group and free the clients. Nothing is committed."""
@@ -252,12 +243,7 @@ class KafkaSource(Source[KafkaSourceConfig]):
     def _end_or_trouble(self) -> None:
         if self._trouble.refused is not None:
             raise sorted_error(self._trouble.refused, self._subject())
-        if self._bounds.bounded and self._settled_at is not None:
-            # A member that owns nothing may just be waiting for the second round of a cooperative rebalance.
-            quiet = time.monotonic() - self._settled_at >= _SETTLE_SECONDS
-            if all(map(self._bounds.done, self._positions)) and (self._positions or quiet):
-                raise EndOfInput
-        elif self._bounds.bounded and self._idles():
+        if self._bounds.bounded and all(map(self._bounds.done, self._positions)) and self._group_is_done():
             raise EndOfInput
         last = self._trouble.last
         if last is not None and last.code() == KafkaError._ALL_BROKERS_DOWN:
@@ -267,12 +253,15 @@ class KafkaSource(Source[KafkaSourceConfig]):
             self._observer().partitions(self.config.topic)  # raises Retryable if it is still dark
             self._dark_since = None
 
-    def _idles(self) -> bool:
-        """Whether we are in the group without partitions: the consumer protocol has no callback for that."""
-        if self.config.group_protocol == "classic" or time.monotonic() < self._ask_at:
-            return False
-        self._ask_at = time.monotonic() + 1.0
-        return self._observer().idle_member(self._group or "", self._open_consumer().memberid())
+    def _group_is_done(self) -> bool:
+        """Whether the other members, too, have read what there was; before we ask we say so of our own partitions."""
+        if self._drain is None or not self._drain.others(self._positions):
+            return True
+        if not self._settled:
+            self._context.settle()
+            self._settled = True
+            self.acknowledge(Checkpoint({split_of(self.config.topic, p): at for p, at in self._positions.items()}))
+        return self._drain.complete(self._positions)
 
     def keep_alive(self) -> None:
         """Serve rebalances; a message that turns up is kept for the next read."""
@@ -306,9 +295,9 @@ class KafkaSource(Source[KafkaSourceConfig]):
         return self.config.group_protocol == "consumer" or self.config.assignment == "cooperative-sticky"
 
     def _on_assign(self, consumer: Consumer, places: list[TopicPartition]) -> None:
-        self._settled_at = time.monotonic()
         if self._closing:
             return
+        self._settled = False
         claimed = self._claim(consumer, [place.partition for place in places])
         if self._cooperative:
             consumer.incremental_assign(claimed)
@@ -341,7 +330,6 @@ class KafkaSource(Source[KafkaSourceConfig]):
             self._positions.pop(place.partition, None)
             self._bounds.forget(place.partition)
             self._gone.add(place.partition)
-        self._settled_at = time.monotonic()
         if self._cooperative and self._grouped:
             consumer.incremental_unassign(places)
         else:
@@ -388,18 +376,8 @@ class KafkaSource(Source[KafkaSourceConfig]):
 
         A partition that the checkpoint does not know counts from the group's offset, else from the configured start.
         """
-        topic, cluster = self.config.topic, self._observer()
-        partitions = cluster.partitions(topic)
-        ends = cluster.ends(topic, partitions)
         positions = {partition_of(split): int(position) for split, position in checkpoint.items()}
-        unknown = [partition for partition in partitions if partition not in positions]
-        if unknown and self._group is not None:
-            stored = cluster.group_offsets(self._group, topic, unknown)
-            positions |= {partition: place.offset for partition, place in stored.items()}
-            unknown = [partition for partition in unknown if partition not in positions]
-        if unknown:
-            positions |= self.beginnings(unknown)
-        return sum(max(0, ends[partition] - positions[partition]) for partition in partitions)
+        return lag(self._observer(), self.config.topic, self._group, positions, self.beginnings)
 
     def _observer(self) -> Cluster:
         cluster = self._cluster
