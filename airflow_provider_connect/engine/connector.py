@@ -87,7 +87,7 @@ class SourceContext(ABC):
     `until`         end at exactly these positions: no record at or beyond them; splits not named are not read at all.
                     Empty: no such bound.
 
-    The three methods are called by the source, on the thread that called `open` or `read`, and block until the worker
+    The methods are called by the source, on the thread that called `open` or `read`, and block until the worker
     has acted on everything read before. They may raise; let it pass.
     """
 
@@ -105,6 +105,10 @@ class SourceContext(ABC):
     @abstractmethod
     def revoked(self, splits: Sequence[str]) -> None:
         """These splits are about to move away in good order: returns once all that was read of them is committed."""
+
+    def settle(self) -> None:
+        """Returns once all that was read so far is committed, for a source that has to know before it goes on."""
+        return
 
     @abstractmethod
     def lost(self, splits: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from airflow_provider_connect.engine.errors import ConnectError
 class Request:
     """A change of split ownership that the reader waits for the writer to act on."""
 
-    kind: Literal["claim", "revoked", "lost"]
+    kind: Literal["claim", "revoked", "lost", "settle"]
     splits: tuple[str, ...]
     _answered: threading.Event = field(default_factory=threading.Event)
     _positions: Checkpoint = field(default_factory=Checkpoint)

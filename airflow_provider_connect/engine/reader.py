@@ -67,6 +67,9 @@ class Assignment(SourceContext):
         if splits:
             self._handoff.request(Request("revoked", tuple(splits)))
 
+    def settle(self) -> None:
+        self._handoff.request(Request("settle", ()))
+
     def lost(self, splits: Sequence[str]) -> None:
         if splits:
             self._handoff.request(Request("lost", tuple(splits)))

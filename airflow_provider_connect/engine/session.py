@@ -256,7 +256,8 @@ class Session:
                 if request.kind == "claim":
                     request.answer(self._delivery.claim(request.splits))
                 else:
-                    self._delivery.release(request.splits)
+                    if request.kind == "revoked":
+                        self._delivery.release(request.splits)
                     request.answer()
         except Exception as error:
             kind = error.cause if isinstance(error, Restart) else error

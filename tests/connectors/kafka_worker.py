@@ -38,6 +38,10 @@ class FakeWorker(SourceContext):
         self.events.append(("revoked", tuple(splits)))
         self.owned -= set(splits)
 
+    def settle(self):
+        self.commit()
+        self.events.append(("settle", ()))
+
     def lost(self, splits):
         self.events.append(("lost", tuple(splits)))
         self.pending, self.rows = Checkpoint(), []
@@ -77,6 +81,8 @@ class FakeWorker(SourceContext):
                     self.take(batch)
                     if len(self.rows) >= 200 or not len(batch):
                         self.commit()
+                elif self.rows:
+                    self.commit()
                 if pace:
                     time.sleep(pace)
             self.commit()

@@ -102,6 +102,26 @@ def test_a_drained_member_without_partitions_ends_too(kafka, make, protocol):
     assert len(busy.delivered) == 10
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=IDS)
+def test_drained_members_read_everything_also_what_moves_between_them(kafka, make, protocol):
+    """A partition is nobody's for a moment while it moves; no member may leave before the whole topic is read."""
+    topic, group = kafka.create_topic(partitions=4), kafka.unique_name("group")
+    for partition in range(4):
+        kafka.produce(topic, values(3000, partition * 3000), partition=partition)
+    ledger, lock = {}, threading.Lock()
+    members = [FakeWorker(group, make(topic, **protocol), ledger, lock, drain=True) for _ in range(3)]
+    for member in members:
+        member.start(max_records=50, pace=0.005)
+        time.sleep(0.2)
+    for member in members:
+        member.thread.join(60)
+        assert member.error is None
+        assert member.ended.is_set()
+    delivered = [value for member in members for _, _, value in member.delivered]
+    assert sorted(delivered) == sorted(values(12_000))
+    assert {split: at for split, (at, _) in ledger.items()} == {f"{topic}:{p}": 3000 for p in range(4)}
+
+
 def test_the_ledger_comes_first_then_the_group_then_the_start(kafka, make):
     topic, group = kafka.create_topic(partitions=3), kafka.unique_name("group")
     for partition in range(3):
