@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -38,6 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
                 on_progress=on_progress,
                 metrics_port=arguments.metrics_port,
             )
+            gc.freeze()  # all that is imported stays
+            gc.enable()
             with _stopped_by_signals(worker):
                 summary = worker.run()
     except FlowError as error:

@@ -206,7 +206,8 @@ class Delivery:
     def _write(self, batch: Batch) -> None:
         rows = self._convert(batch)
         if rows.num_rows:
-            self._sorted(lambda: self._sink.write(Batch(rows, batch.checkpoint)))
+            converted = batch if rows is batch.rows else batch.with_rows(rows)
+            self._sorted(lambda: self._sink.write(converted))
 
     def _convert(self, batch: Batch) -> pa.RecordBatch:
         """The rows as the sink wants them; those that cannot be converted become dead letters."""
