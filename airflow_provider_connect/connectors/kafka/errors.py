@@ -134,9 +134,6 @@ def classified(error: Exception) -> ConnectError:
     """The ConnectError for whatever the client library raised."""
     if isinstance(error, ConnectError):
         return error
-    if isinstance(error, SystemError) and isinstance(error.__cause__, KafkaException):
-        # A fatal error is raised while the client library logs it, which makes it the cause of a SystemError.
-        error = error.__cause__
     if isinstance(error, KafkaException) and error.args and isinstance(error.args[0], KafkaError):
         return sorted_error(error.args[0], "")
     return Fatal(f"{type(error).__name__}: {error}")

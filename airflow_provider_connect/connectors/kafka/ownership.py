@@ -80,6 +80,8 @@ def _attempt(
             producers[owner].commit()
         # What was staged for a split without a position may have given it one.
         return all_of(splits, store.read(splits, until - time.monotonic())) if changes else entries
+    except SystemError:  # see Writer.reason; only a fenced producer has a fatal error here
+        return None
     except (KafkaException, Fenced) as error:
         if isinstance(error, Fenced) or error.args[0].code() in FENCED:
             return None

@@ -133,7 +133,7 @@ class KafkaTransactionalSink(TransactionalSink[KafkaSinkConfig]):
                 action(self._resumed())
                 return
             except Exception as raised:
-                error = classified(raised)
+                error = classified(self._reason(raised))
                 if not isinstance(error, Fenced):
                     self._broken, self._unflushed = True, []
                     raise error from raised
@@ -167,7 +167,7 @@ class KafkaTransactionalSink(TransactionalSink[KafkaSinkConfig]):
         try:
             writer.producer.abort_transaction(_ABORT_SECONDS)
             writer.discard_failures()
-        except KafkaException as error:
+        except (KafkaException, SystemError) as error:
             log.debug("aborting failed, so the next producer will: %s", error)
             self._drop()
 
@@ -236,6 +236,7 @@ class KafkaTransactionalSink(TransactionalSink[KafkaSinkConfig]):
 
     def _of_failed_commit(self, raised: Exception) -> ConnectError:
         """The kind of a commit's error; what it leaves of the transaction is settled."""
+        raised = self._reason(raised)
         error = classified(raised)
         reason: KafkaError | None = raised.args[0] if isinstance(raised, KafkaException) else None
         if self._writer is not None and reason is not None:
@@ -255,6 +256,9 @@ class KafkaTransactionalSink(TransactionalSink[KafkaSinkConfig]):
         if all(self._owned[split] == position for split, position in checkpoint.items()):
             return False  # it would not have moved anything
         return _positions(self._stored(tuple(checkpoint))) == checkpoint
+
+    def _reason(self, raised: Exception) -> Exception:
+        return raised if self._writer is None else self._writer.reason(raised)
 
     def _fenced(self, splits: Iterable[str]) -> Fenced:
         names = tuple(sorted(splits))

@@ -91,6 +91,17 @@ class Writer:
         worst.args = (f"{failures} records were not delivered: {worst}",)
         return worst
 
+    def reason(self, raised: Exception) -> Exception:
+        """What is behind an exception of this producer. The client library raises a fatal error from within its
+        callbacks, where the next callback may turn it into a SystemError; the next call then tells the error again."""
+        if not isinstance(raised, SystemError):
+            return raised
+        try:
+            self.producer.begin_transaction()
+        except KafkaException as error:
+            return error
+        return Retryable(f"{self._where}: {raised}")
+
     def discard_failures(self) -> None:
         """The records that failed were thrown away on purpose."""
         self.producer.poll(0)
