@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -118,8 +119,9 @@ def _original(row: pa.RecordBatch) -> Any:
 
 def _text(value: Any) -> Any:
     if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            return {"base64": base64.b64encode(value).decode()}
+        # A NUL may be UTF-8, but it is no text that every `errors:` sink takes.
+        if b"\0" not in value:
+            with contextlib.suppress(UnicodeDecodeError):
+                return value.decode()
+        return {"base64": base64.b64encode(value).decode()}
     return value
