@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import select
+import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import psycopg
@@ -18,6 +20,9 @@ from airflow_provider_connect.connectors.postgresql.client import Connection
 Buffer = bytes | bytearray | memoryview
 
 _WRITE_BYTES = 1 << 18
+_HEADER_BYTES = 19
+"""Of a binary COPY: signature, flags, and the length of an extension that follows."""
+_TRAILER = b"\xff\xff"
 
 
 class _Exchange:
@@ -75,35 +80,55 @@ class _Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows as they came, one after the other, each with its newline; and the last of them."""
+    """Rows as they came, one after the other: lines of text, each with its newline, or binary tuples."""
 
-    text: memoryview
-    count: int
+    data: memoryview
+    ends: list[int]
+    """Where each row ends in `data`."""
     last: bytes
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.ends)
 
 
 class CopyOut(_Exchange):
-    """The rows of `COPY … TO STDOUT`, each as the server sent it."""
+    """The rows of `COPY … TO STDOUT`, each as the server sent it. A binary stream's header and trailer are left out."""
 
-    def __init__(self, connection: Connection, statement: str) -> None:
-        super().__init__(connection, statement)
+    def __init__(
+        self,
+        connection: Connection,
+        statement: str,
+        binary: bool = False,
+        first: str = "",
+        check: Callable[[pq.abc.PGresult], None] | None = None,
+    ) -> None:
+        """`first` is a query to run before, in the same transaction, whose result `check` gets when the rows are
+        fetched; it may raise, and then the connection is to be closed."""
+        super().__init__(connection, f"{first}; {statement}" if first else statement)
+        self._check = check
         self._started = False
+        self._binary = binary
+        self._header_ahead = binary
         self.done = False
         """Whether the last row has been fetched."""
 
     def fetch(self, max_rows: int, max_bytes: int, timeout: float) -> Rows:
         """The next rows: as many as asked for, fewer at the end or when they take longer than `timeout` seconds."""
         deadline = time.monotonic() + timeout
-        text, count, last = io.BytesIO(), 0, memoryview(b"")
+        data, ends, last = io.BytesIO(), list[int](), memoryview(b"")
         if self.done or not (self._started or self._start(deadline)):
-            return Rows(last, 0, b"")
-        get, add, size = self._pgconn.get_copy_data, text.write, 0
-        while count < max_rows and size < max_bytes:
+            return Rows(last, ends, b"")
+        get, add, ended, size = self._pgconn.get_copy_data, data.write, ends.append, 0
+        while len(ends) < max_rows and size < max_bytes:
             length, row = get(1)
             if length > 0:
+                if self._header_ahead and not len(row := self._without_header(row)):
+                    continue
                 # Copied and let go at once: keeping thousands of small buffers costs more than the copy.
                 size += add(row)
-                count += 1
+                ended(size)
                 last = row
             elif length == 0:
                 if not self._arrived(deadline - time.monotonic()):
@@ -112,10 +137,25 @@ class CopyOut(_Exchange):
                 self.done = True
                 self._finish()
                 break
-        return Rows(text.getbuffer(), count, bytes(last))
+        if self._binary and last == _TRAILER:
+            # Nothing comes after it, so it is the last message of a fetch.
+            ends.pop()
+            whole = data.getbuffer()[: ends[-1] if ends else 0]
+            return Rows(whole, ends, bytes(whole[ends[-2] if len(ends) > 1 else 0 :]))
+        return Rows(data.getbuffer(), ends, bytes(last))
+
+    def _without_header(self, message: memoryview) -> memoryview:
+        """The first message may go on with the first tuple behind the header."""
+        self._header_ahead = False
+        (extension,) = struct.unpack_from(">I", message, _HEADER_BYTES - 4)
+        return message[_HEADER_BYTES + extension :]
 
     def _start(self, deadline: float) -> bool:
         result = self._result(deadline)
+        while isinstance(result, pq.PGresult) and result.status == pq.ExecStatus.TUPLES_OK:
+            if self._check is not None:
+                self._check(result)
+            result = self._result(deadline)
         if result is False:
             return False
         if not isinstance(result, pq.PGresult):

@@ -1,11 +1,12 @@
 """Copy text: rows as the server sends them to Arrow, and Arrow to what COPY takes. All by kernels, no loop over rows.
 
-Text: fields separated by tabs, NULL as `\\N`, backslash escapes. Binary: each field with its length before it.
+Fields are separated by tabs, NULL is `\\N`, special characters have a backslash before them.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,9 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from airflow_provider_connect.connectors.postgresql.copy_stream import Buffer
-
-BINARY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-BINARY_TRAILER = b"\xff\xff"
 
 _ESCAPED = ((b"\\n", b"\n"), (b"\\t", b"\t"), (b"\\r", b"\r"), (b"\\b", b"\b"), (b"\\f", b"\f"), (b"\\v", b"\v"))
 _NOT_UTF8 = b"\xff"
@@ -31,18 +29,6 @@ def split_rows(text: Buffer) -> pa.Array:
     ends = pa.py_buffer(np.array([0, len(text)], np.int32))
     rows = pc.split_pattern(pa.Array.from_buffers(pa.binary(), 1, [None, ends, pa.py_buffer(text)]), b"\n").values
     return rows.slice(0, len(rows) - 1)
-
-
-def split_fields(rows: pa.Array, count: int) -> list[pa.Array]:
-    """The first `count` fields and, as one more, the rest of each row; escapes resolved, `\\N` as null."""
-    if count == 0:
-        return [unescaped(rows)]
-    parts = pc.split_pattern(rows, b"\t", max_splits=count)
-    flat = parts.values
-    if len(flat) != len(rows) * (count + 1):
-        raise ValueError(f"a row has fewer than {count + 1} fields")
-    whole = np.arange(len(rows), dtype=np.int64) * (count + 1)
-    return [unescaped(flat.take(pa.array(whole + index))) for index in range(count + 1)]
 
 
 def unescaped(values: pa.Array) -> pa.Array:
@@ -71,7 +57,7 @@ def fields_of(row: bytes, indices: Sequence[int]) -> list[str | None]:
 def lines(rows: pa.Array) -> Buffer:
     """A binary or string array of COPY text rows, with a newline after each."""
     rows = rows.cast(pa.binary())
-    return _parts(pc.binary_join_element_wise(rows, b"", b"\n"))[1]
+    return parts(pc.binary_join_element_wise(rows, b"", b"\n"))[1]
 
 
 def text_rows(fields: Sequence[pa.Array]) -> pa.Array:
@@ -123,7 +109,7 @@ _DIGITS = np.frombuffer(b"".join(b"%02x" % value for value in range(256)), np.ui
 def _hex(values: pa.Array) -> pa.Array:
     """Bytes as bytea's hex format, its backslash escaped."""
     nulls = values.is_null()
-    offsets, data = _parts(pc.fill_null(values, b""))
+    offsets, data = parts(pc.fill_null(values, b""))
     digits = _DIGITS[np.frombuffer(data, np.uint8)].tobytes()
     texts = pa.StringArray.from_buffers(len(values), pa.py_buffer((offsets * 2).astype(np.int32)), pa.py_buffer(digits))
     return pc.if_else(nulls, pa.scalar(None, pa.string()), pc.binary_join_element_wise("\\\\x", texts, ""))
@@ -147,34 +133,7 @@ def _element(item: Any) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def binary_documents(documents: pa.Array, jsonb: bool, first_number: int | None = None) -> Buffer:
-    """Documents (binary array) as rows of a binary COPY into one json(b) column; null stays null.
-
-    With `first_number`, a bigint column comes first that numbers the rows from there.
-    """
-    count = len(documents)
-    version = b"\x01" if jsonb else b""
-    numbered = [("eight", ">i4"), ("number", ">i8")] if first_number is not None else []
-    marked = [("version", "S1")] if jsonb else []
-    head = np.dtype([("columns", ">i2"), *numbered, ("length", ">i4"), *marked])
-    heads = np.zeros(count, head)
-    heads["columns"] = 1 if first_number is None else 2
-    if first_number is not None:
-        heads["eight"] = 8
-        heads["number"] = np.arange(first_number, first_number + count)
-    heads["length"] = pc.fill_null(pc.binary_length(documents), -1 - len(version)).to_numpy() + len(version)
-    if jsonb:
-        heads["version"] = version
-    before = pa.FixedSizeBinaryArray.from_buffers(pa.binary(head.itemsize), count, [None, pa.py_buffer(heads)])
-    before = before.cast(pa.binary())
-    if documents.null_count:
-        bare = pc.binary_replace_slice(before, head.itemsize - len(version), head.itemsize, b"")
-        before = pc.if_else(documents.is_null(), bare, before)
-        documents = pc.fill_null(documents, b"")
-    return _parts(pc.binary_join_element_wise(before, documents, b""))[1]
-
-
-def _parts(values: pa.Array) -> tuple[np.ndarray[Any, Any], memoryview]:
+def parts(values: pa.Array) -> tuple[np.ndarray[Any, Any], memoryview]:
     """Offsets from 0 and the data of a binary or string array, wherever in its buffers it lies."""
     _, offsets, data = values.buffers()
     if len(values) == 0:
@@ -186,7 +145,7 @@ def _parts(values: pa.Array) -> tuple[np.ndarray[Any, Any], memoryview]:
 
 def _contains(values: pa.Array, any_of: bytes) -> bool:
     """Whether one of these bytes is in the data; one pass in C, cheaper than asking each value."""
-    data = bytes(_parts(values)[1])
+    data = parts(values)[1]
     if len(any_of) == 1:
-        return any_of in data
-    return len(data.translate(None, any_of)) != len(data)
+        return re.search(re.escape(any_of), data) is not None  # unlike `in`, it takes a memoryview
+    return len(bytes(data).translate(None, any_of)) != len(data)

@@ -7,8 +7,10 @@ numbers the rows of a flush in their order: of several with one key the last win
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from airflow_provider_connect.connectors.postgresql.binary_types import PORTABLE
 from airflow_provider_connect.connectors.postgresql.client import Connection, run
 from airflow_provider_connect.connectors.postgresql.names import listed, literal, quoted
 from airflow_provider_connect.connectors.postgresql.table import Column, Table, document_key
@@ -215,6 +217,22 @@ class Target:
         if not any(found):
             raise Fatal(f"none of the columns {', '.join(names)} is in '{self.table.name}'; check `table`")
         return found
+
+    def refuses_tuples(self, columns: Sequence[tuple[str, int]]) -> str | None:
+        """Why tuples with these columns (name and type's OID) cannot go in as binary COPY has them; None if they can.
+
+        They can where each column is of the very type of the target's, one that means the same everywhere.
+        """
+        if self.document_column is not None or self.key:
+            return "they are staged"
+        names = [name for name, _ in columns]
+        for name, oid in columns:
+            column = self.table.column(name)
+            if column is None or column.generated or names.count(name) > 1:
+                return f"'{name}' is not to be written"
+            if oid != column.oid or oid not in PORTABLE:
+                return f"'{name}' is of another type than {column.type}"
+        return None if columns else "there are no columns"
 
 
 def _fields_of(alias: str) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from airflow_provider_connect.connectors.postgresql.client import Connection
+from airflow_provider_connect.connectors.postgresql.binary_types import oid
+from airflow_provider_connect.connectors.postgresql.client import Connection, run
 from airflow_provider_connect.connectors.postgresql.config import PostgreSQLSourceConfig
 from airflow_provider_connect.connectors.postgresql.names import listed, literal, quoted
 from airflow_provider_connect.connectors.postgresql.table import (
@@ -19,10 +20,12 @@ from airflow_provider_connect.connectors.postgresql.table import (
     describe_result,
     find_table,
     missing_table,
+    no_rows,
+    result_types,
 )
 from airflow_provider_connect.engine.errors import FlowError
 
-Encoding = Literal["postgresql-copy", "json"]
+Encoding = Literal["postgresql-copy", "postgresql-copy-binary", "json"]
 
 _ROW = "connect_row"
 """What the rows are called in our SQL. No column should have this name, for a column would win."""
@@ -43,6 +46,8 @@ class Reading:
     label: str
     """The table's name, for people."""
     columns: tuple[Column, ...]
+    types: tuple[tuple[str, int], ...]
+    """The columns' names, and the OIDs of the types they are sent in."""
     order: tuple[str, ...]
     key: tuple[str, ...]
     """The columns that identify a row; empty if that is not known."""
@@ -69,10 +74,14 @@ class Reading:
     # --- statements
 
     def copy(self, encoding: Encoding, raw: bool, after: Tuple | None, to: Tuple | None) -> str:
-        """COPY the rows behind `after` up to `to`, in order."""
-        fields = f"{_ROW}.*" if encoding == "postgresql-copy" else ", ".join([*self._leading(), self._document(raw)])
+        """COPY the rows behind `after` up to `to`, in order; as text if the encoding is that, else binary.
+
+        In "json" the fields are those of `leading`, as texts, and the document.
+        """
+        fields = f"{_ROW}.*" if encoding != "json" else ", ".join([*self._leading(), self._document(raw)])
         order = f" ORDER BY {listed(self.order, _PREFIX)}" if self.order else ""
-        return f"COPY (SELECT {fields} FROM {self.selection}{self._where(after, to)}{order}) TO STDOUT"
+        options = "" if encoding == "postgresql-copy" else " (FORMAT binary)"
+        return f"COPY (SELECT {fields} FROM {self.selection}{self._where(after, to)}{order}) TO STDOUT{options}"
 
     def newest(self, after: Tuple | None) -> str:
         """The values of the last row there is behind `after`, as texts."""
@@ -96,7 +105,8 @@ class Reading:
         return tuple(dict.fromkeys((*self.order, *key)))
 
     def _leading(self) -> list[str]:
-        return [f"{_PREFIX}{quoted(name)}" for name in self.leading()]
+        types = dict(self.types)
+        return [_as_text(f"{_PREFIX}{quoted(name)}", types[name]) for name in self.leading()]
 
     def _document(self, raw: bool) -> str:
         if not raw:
@@ -125,6 +135,17 @@ class Reading:
         return f" WHERE {' AND '.join(conditions)}" if conditions else ""
 
 
+_CAST_IS_OUTPUT = frozenset(
+    oid(name)
+    for name in ("int2", "int4", "int8", "numeric", "text", "varchar", "uuid", "date", "timestamp", "timestamptz")
+)
+
+
+def _as_text(value: str, type_: int) -> str:
+    """The text that the server writes for a value; casts have another one for some types (boolean, char(n), inet)."""
+    return f"{value}::text" if type_ in _CAST_IS_OUTPUT else f"CASE WHEN {value} IS NOT NULL THEN concat({value}) END"
+
+
 def _row(values: Tuple) -> str:
     return f"({', '.join(literal(value) for value in values)})"
 
@@ -149,7 +170,9 @@ def look_up(connection: Connection, config: PostgreSQLSourceConfig) -> Reading:
         key = config.tie_break_columns or table.primary_key
         order = _order_of_table(config, table, key) if config.cursor_columns else _primary_key_order(table, label)
     nullable = tuple(column.name for column in columns if column.nullable and column.name in order)
-    return Reading(selection, label, columns, order, key, nullable)
+    described = run(connection, no_rows(selection)).pgresult
+    assert described is not None
+    return Reading(selection, label, columns, result_types(described), order, key, nullable)
 
 
 def _order(

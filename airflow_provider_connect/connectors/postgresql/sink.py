@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import psycopg
 
@@ -19,7 +19,9 @@ from airflow_provider_connect.connectors.postgresql.config import PostgreSQLSink
 from airflow_provider_connect.connectors.postgresql.ledger import CheckpointTable
 from airflow_provider_connect.connectors.postgresql.loading import Loading
 from airflow_provider_connect.connectors.postgresql.merge import Stage, Target
+from airflow_provider_connect.connectors.postgresql.query import look_up
 from airflow_provider_connect.connectors.postgresql.session_name import session_name
+from airflow_provider_connect.connectors.postgresql.source import PostgreSQLSource
 from airflow_provider_connect.connectors.postgresql.table import (
     Table,
     create_document_table,
@@ -28,7 +30,7 @@ from airflow_provider_connect.connectors.postgresql.table import (
     missing_table,
 )
 from airflow_provider_connect.engine.batch import COLUMNS, Batch, Checkpoint
-from airflow_provider_connect.engine.connector import SinkContext, TransactionalSink
+from airflow_provider_connect.engine.connector import SinkContext, Source, TransactionalSink
 from airflow_provider_connect.engine.errors import ConnectError, Fatal, InvalidRecord, Retryable
 
 _SAVEPOINT = "connect_flush"
@@ -44,7 +46,8 @@ class PostgreSQLSink(TransactionalSink[PostgreSQLSinkConfig]):
 
     A document table (see `table` of the configuration) takes JSON documents; a null document becomes a NULL. A typed
     table takes rows of COPY text as they are, columns, and JSON documents whose fields go to the columns of their
-    names; there a null document is refused.
+    names; there a null document is refused. From a source whose columns have the very types of the table's, it takes
+    the tuples of binary COPY.
     """
 
     config_type: ClassVar[type[PostgreSQLSinkConfig]] = PostgreSQLSinkConfig
@@ -54,6 +57,7 @@ class PostgreSQLSink(TransactionalSink[PostgreSQLSinkConfig]):
         self._connection: Connection | None = None
         self._ledger: CheckpointTable | None = None
         self._target: Target
+        self._takes_tuples = False
         self._reset()
 
     def _reset(self) -> None:
@@ -75,6 +79,7 @@ class PostgreSQLSink(TransactionalSink[PostgreSQLSinkConfig]):
                 self._check_conflict_key(connection)
             except psycopg.Error as error:
                 raise sort_error(error) from error
+        self._takes_tuples = self._fit_as_they_are(context.source)
         if self._ledger is None or not self._ledger.same(ledger):
             self._ledger = ledger  # else what it owns is kept: after an error we come back as the same owner
         self._connection = connect(self.config.access, self._name)
@@ -94,7 +99,7 @@ class PostgreSQLSink(TransactionalSink[PostgreSQLSinkConfig]):
     def accepts(self) -> tuple[str, ...]:
         if self._target.document_column is not None:
             return ("json",)
-        return ("postgresql-copy", COLUMNS, "json")
+        return (*(("postgresql-copy-binary",) if self._takes_tuples else ()), "postgresql-copy", COLUMNS, "json")
 
     # --- what is there
 
@@ -122,6 +127,16 @@ class PostgreSQLSink(TransactionalSink[PostgreSQLSinkConfig]):
                 what = "the field(s) of the document" if document is not None else "the column(s)"
                 raise Fatal(f"upsertMode: set `conflictKey` to {what} that identify a row of '{table.name}'")
         return Target(table, document, key, self.config.ignore_unknown_columns)
+
+    def _fit_as_they_are(self, source: Source[Any] | None) -> bool:
+        """Whether the rows of `source` can stay what its server sends, binary, on their way into the table."""
+        if not isinstance(source, PostgreSQLSource) or self._target.document_column is not None or self._target.key:
+            return False
+        try:
+            with connect(source.config.access, f"{self._name} source"[:63], read_only=True) as connection:
+                return self._target.refuses_tuples(look_up(connection, source.config).types) is None
+        except (ConnectError, psycopg.Error):
+            return False  # that is for the source to tell
 
     def _check_conflict_key(self, connection: Connection) -> None:
         """The server judges whether a unique index fits, by planning the very statement."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import time
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import psycopg
 import pyarrow as pa
+from psycopg import pq
 
+from airflow_provider_connect.connectors.postgresql import copy_binary, copy_text
+from airflow_provider_connect.connectors.postgresql.binary_types import OutputTexts
 from airflow_provider_connect.connectors.postgresql.client import (
     Connection,
     connect,
@@ -19,18 +22,21 @@ from airflow_provider_connect.connectors.postgresql.client import (
 )
 from airflow_provider_connect.connectors.postgresql.config import PostgreSQLSourceConfig
 from airflow_provider_connect.connectors.postgresql.copy_stream import CopyOut, Rows
-from airflow_provider_connect.connectors.postgresql.copy_text import fields_of, split_fields, split_rows
 from airflow_provider_connect.connectors.postgresql.horizon import running_transactions, still_running
 from airflow_provider_connect.connectors.postgresql.query import Encoding, Reading, Tuple, look_up
 from airflow_provider_connect.connectors.postgresql.session_name import session_name
+from airflow_provider_connect.connectors.postgresql.table import no_rows, result_types
 from airflow_provider_connect.engine.batch import ENVELOPE, Batch, Checkpoint, envelope_schema
 from airflow_provider_connect.engine.connector import Source, SourceContext, dealt
-from airflow_provider_connect.engine.errors import ConnectError, EndOfInput, Fatal, FlowError
+from airflow_provider_connect.engine.errors import ConnectError, EndOfInput, Fatal, FlowError, Retryable
 
 log = logging.getLogger(__name__)
 
-COPY_TEXT = "postgresql-copy"
-JSON = "json"
+T = TypeVar("T", str, bytes)
+
+COPY_TEXT: Literal["postgresql-copy"] = "postgresql-copy"
+COPY_BINARY: Literal["postgresql-copy-binary"] = "postgresql-copy-binary"
+JSON: Literal["json"] = "json"
 
 BATCH_BYTES = 4 * 1024 * 1024
 """Wide rows end a batch earlier than its number of records."""
@@ -58,12 +64,13 @@ class PostgreSQLSource(Source[PostgreSQLSourceConfig]):
         super().__init__(config)
         self.replayable = config.query is None or bool(config.cursor_columns)
         self._connection: Connection | None = None
+        self._texts: OutputTexts | None = None
         self._reading: Reading
 
     # --- what it is
 
     def formats(self) -> tuple[str, ...]:
-        return (JSON,) if self.config.raw_mode else (COPY_TEXT, JSON)
+        return (JSON,) if self.config.raw_mode else (COPY_TEXT, JSON, COPY_BINARY)
 
     def splits(self) -> list[str]:
         return [self.config.table or "query"]
@@ -79,14 +86,18 @@ class PostgreSQLSource(Source[PostgreSQLSourceConfig]):
     def open(self, context: SourceContext) -> None:
         self.close()
         self._context = context
-        self._encoding: Encoding = "json" if context.format == JSON else "postgresql-copy"
+        self._encoding: Encoding = COPY_TEXT
+        if context.format in (JSON, COPY_BINARY):
+            self._encoding = JSON if context.format == JSON else COPY_BINARY
         self._copy: CopyOut | None = None
         self._bound: Tuple | None = None
         self._waiting: dict[str, int | None] | None = None
         self._ended = False
         self._next_poll = self._waiting_since = time.monotonic()
         self._warn_at = self._waiting_since + _HORIZON_WARNING_SECONDS
-        self._connection = connect(self.config.access, f"{session_name(context.flow)} source"[:63], read_only=True)
+        name = f"{session_name(context.flow)} source"[:63]
+        self._texts = OutputTexts(self.config.access, name)
+        self._connection = connect(self.config.access, name, read_only=True)
         self._reading = look_up(self._connection, self.config)
         if self._reading.nullable and run(self._connection, self._reading.missing_values()).fetchone():
             raise FlowError(
@@ -120,6 +131,9 @@ class PostgreSQLSource(Source[PostgreSQLSourceConfig]):
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
+        texts, self._texts = self._texts, None
+        if texts is not None:
+            texts.close()
         if connection is not None:
             connection.close()
 
@@ -192,8 +206,19 @@ class PostgreSQLSource(Source[PostgreSQLSourceConfig]):
 
     def _begin_copy(self, connection: Connection, to: Tuple | None) -> None:
         self._bound = to
-        self._copy = CopyOut(connection, self._reading.copy(self._encoding, self.config.raw_mode, self._after, to))
+        self._copy = CopyOut(
+            connection,
+            self._reading.copy(self._encoding, self.config.raw_mode, self._after, to),
+            binary=self._encoding != COPY_TEXT,
+            # Whole rows are sent as they are, so they must be what the batches say.
+            first=no_rows(self._reading.selection) if self._encoding != JSON else "",
+            check=self._check_columns,
+        )
         self._rows_of_poll = 0
+
+    def _check_columns(self, described: pq.abc.PGresult) -> None:
+        if result_types(described) != self._reading.types:
+            raise Retryable(f"the columns of '{self._reading.label}' have changed; it is opened anew")
 
     def _finish_poll(self) -> None:
         self._copy = None
@@ -208,7 +233,10 @@ class PostgreSQLSource(Source[PostgreSQLSourceConfig]):
     # --- rows to batches
 
     def _batch_schema(self) -> pa.Schema:
-        columns = [{"name": column.name, "type": column.type} for column in self._reading.columns]
+        columns = [
+            {"name": column.name, "type": column.type, "oid": oid}
+            for column, (_, oid) in zip(self._reading.columns, self._reading.types, strict=True)
+        ]
         return envelope_schema(self._encoding, table=self._reading.label, columns=json.dumps(columns))
 
     def _batch(self, rows: Rows, done: bool) -> Batch | None:
@@ -229,9 +257,18 @@ class PostgreSQLSource(Source[PostgreSQLSourceConfig]):
         return Batch(documents, Checkpoint({self._split: position}))
 
     def _order_values(self, row: bytes) -> Tuple:
-        names = [column.name for column in self._reading.columns]
-        names = names if self._encoding == COPY_TEXT else list(self._reading.leading())
-        values = fields_of(row, [names.index(name) for name in self._reading.order])
+        reading, texts = self._reading, self._texts
+        names = list(reading.leading()) if self._encoding == JSON else [name for name, _ in reading.types]
+        places = [names.index(name) for name in reading.order]
+        if self._encoding == COPY_TEXT:
+            return self._complete(copy_text.fields_of(row, places))
+        values = self._complete(copy_binary.fields_of(row, places))
+        if self._encoding == JSON:
+            return tuple(value.decode() for value in values)
+        assert texts is not None
+        return texts.of(values, [reading.types[place][1] for place in places])
+
+    def _complete(self, values: list[T | None]) -> tuple[T, ...]:
         if None in values:
             raise Fatal(f"a row of '{self._reading.label}' has NULL in its cursor {', '.join(self._reading.order)}")
         return tuple(value for value in values if value is not None)
@@ -239,13 +276,13 @@ class PostgreSQLSource(Source[PostgreSQLSourceConfig]):
     def _as_documents(self, rows: Rows) -> pa.RecordBatch:
         arrays = {}
         if self._encoding == COPY_TEXT:
-            arrays["value"] = split_rows(rows.text)
+            arrays["value"] = copy_text.split_rows(rows.data)
+        elif self._encoding == COPY_BINARY:
+            arrays["value"] = copy_binary.tuples(rows)
         else:
-            leading = self._reading.leading()
-            fields = split_fields(split_rows(rows.text), len(leading))
-            arrays["value"] = fields[-1]
-            if len(self._reading.key) == 1:
-                arrays["key"] = fields[leading.index(self._reading.key[0])]
+            leading, key = self._reading.leading(), self._reading.key
+            wanted = [len(leading), *([leading.index(key[0])] if len(key) == 1 else [])]
+            arrays = dict(zip(("value", "key"), copy_binary.split_tuples(rows, len(leading) + 1, wanted), strict=False))
         count = len(arrays["value"])
         filled = [arrays[f.name] if f.name in arrays else pa.nulls(count, f.type) for f in ENVELOPE]
         return pa.RecordBatch.from_arrays(filled, schema=self._schema)

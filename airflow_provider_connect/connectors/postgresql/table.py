@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from psycopg import pq
+
 from airflow_provider_connect.connectors.postgresql.client import Connection, run
 from airflow_provider_connect.connectors.postgresql.names import TableName, literal, quoted
 from airflow_provider_connect.engine.errors import Fatal
@@ -22,6 +24,8 @@ class Column:
     has_default: bool = False
     generated: bool = False
     always_identity: bool = False
+    oid: int = 0
+    """Of its type; 0 if that is not known."""
 
     @property
     def is_json(self) -> bool:
@@ -57,7 +61,8 @@ class Table:
 
 _COLUMNS = """
 SELECT a.attname, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull,
-       a.atthasdef AND a.attgenerated = '' OR a.attidentity <> '', a.attgenerated <> '', a.attidentity = 'a'
+       a.atthasdef AND a.attgenerated = '' OR a.attidentity <> '', a.attgenerated <> '', a.attidentity = 'a',
+       a.atttypid::int8
   FROM pg_catalog.pg_attribute a
  WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
  ORDER BY a.attnum
@@ -122,9 +127,8 @@ def missing_table(connection: Connection, name: TableName, remedy: str) -> Fatal
 
 
 def describe_result(connection: Connection, select: str) -> tuple[Column, ...]:
-    """The columns that a SELECT yields."""
-    cursor = run(connection, f"SELECT * FROM {select} LIMIT 0")
-    result = cursor.pgresult
+    """The columns that a SELECT yields. Where a type is a domain, it is the type beneath."""
+    result = run(connection, no_rows(select)).pgresult
     assert result is not None
     described = [((result.fname(i) or b"").decode(), result.ftype(i), result.fmod(i)) for i in range(result.nfields)]
     types = run(
@@ -133,7 +137,18 @@ def describe_result(connection: Connection, select: str) -> tuple[Column, ...]:
         " ORDER BY n",
         [[oid for _, oid, _ in described], [modifier for _, _, modifier in described]],
     ).fetchall()
-    return tuple(Column(name, type_) for (name, _, _), (type_,) in zip(described, types, strict=True))
+    return tuple(Column(name, type_, oid=oid) for (name, oid, _), (type_,) in zip(described, types, strict=True))
+
+
+def result_types(result: pq.abc.PGresult) -> tuple[tuple[str, int], ...]:
+    """The names and types (OIDs) of a result's columns, as `describe_result` has them."""
+    return tuple(((result.fname(i) or b"").decode(), result.ftype(i)) for i in range(result.nfields))
+
+
+def no_rows(select: str) -> str:
+    """The query for the columns alone of what stands behind FROM. Its tables cannot be changed until the transaction
+    ends."""
+    return f"SELECT * FROM {select} LIMIT 0"
 
 
 def create_document_table(connection: Connection, name: TableName, key: tuple[str, ...]) -> None:
