@@ -147,6 +147,12 @@ class TestPassThrough(OnSchema):
         assert self.copied(table=None, query=query) == BINARY
         assert self.rows("there") == [("(X,5,1)",)]
 
+    @pytest.mark.parametrize("format", [TEXT, BINARY, "json"])
+    def test_a_poll_without_rows(self, format):
+        self.create("here", "id int PRIMARY KEY")
+        source = self.reading(format, table=None, query=f"SELECT * FROM {self.schema}.here")
+        assert [(len(batch), batch.checkpoint) for batch in self.batches(source)] == [(0, {"query": {"polls": 1}})]
+
     def test_wide_rows_across_many_reads(self):
         self.create("here", "id int PRIMARY KEY, txt text")
         self.create("there", "id int PRIMARY KEY, txt text")

@@ -120,15 +120,20 @@ class CopyOut(_Exchange):
         data, ends, last = io.BytesIO(), list[int](), memoryview(b"")
         if self.done or not (self._started or self._start(deadline)):
             return Rows(last, ends, b"")
-        get, add, ended, size = self._pgconn.get_copy_data, data.write, ends.append, 0
-        while len(ends) < max_rows and size < max_bytes:
+        get, add, ended = self._pgconn.get_copy_data, data.write, ends.append
+        header_ahead, count, size = self._header_ahead, 0, 0
+        while count < max_rows and size < max_bytes:
             length, row = get(1)
             if length > 0:
-                if self._header_ahead and not len(row := self._without_header(row)):
-                    continue
+                if header_ahead:
+                    header_ahead = self._header_ahead = False
+                    row = _without_header(row)
+                    if not len(row):
+                        continue
                 # Copied and let go at once: keeping thousands of small buffers costs more than the copy.
                 size += add(row)
                 ended(size)
+                count += 1
                 last = row
             elif length == 0:
                 if not self._arrived(deadline - time.monotonic()):
@@ -143,12 +148,6 @@ class CopyOut(_Exchange):
             whole = data.getbuffer()[: ends[-1] if ends else 0]
             return Rows(whole, ends, bytes(whole[ends[-2] if len(ends) > 1 else 0 :]))
         return Rows(data.getbuffer(), ends, bytes(last))
-
-    def _without_header(self, message: memoryview) -> memoryview:
-        """The first message may go on with the first tuple behind the header."""
-        self._header_ahead = False
-        (extension,) = struct.unpack_from(">I", message, _HEADER_BYTES - 4)
-        return message[_HEADER_BYTES + extension :]
 
     def _start(self, deadline: float) -> bool:
         result = self._result(deadline)
@@ -166,6 +165,12 @@ class CopyOut(_Exchange):
             raise errors.error_from_result(result, encoding=self._encode)
         self._started = True
         return True
+
+
+def _without_header(message: memoryview) -> memoryview:
+    """The first message may go on with the first tuple behind the header."""
+    (extension,) = struct.unpack_from(">I", message, _HEADER_BYTES - 4)
+    return message[_HEADER_BYTES + extension :]
 
 
 class CopyIn(_Exchange):
