@@ -53,10 +53,12 @@ class AssetStore(CheckpointStore):
             while lane not in (lanes := self._lanes(flow)):
                 self.write(f"{flow}/lanes", sorted({*lanes, lane}))
 
-    def intents(self, flow: str) -> list[Intent]:
+    def intents(self, flow: str) -> dict[str, Intent]:
         with self._lock:
-            bodies = [self.read(f"{flow}/intent/{lane}") for lane in self._lanes(flow)]
-        return [Intent(b["token"], Checkpoint(b["start"]), Checkpoint(b["end"])) for b in bodies if b]
+            bodies = {lane: self.read(f"{flow}/intent/{lane}") for lane in self._lanes(flow)}
+        return {
+            lane: Intent(b["token"], Checkpoint(b["start"]), Checkpoint(b["end"])) for lane, b in bodies.items() if b
+        }
 
     def close(self) -> None:
         return

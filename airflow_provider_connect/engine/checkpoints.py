@@ -42,8 +42,8 @@ class CheckpointStore(ABC):
         """Make `intent` durable; it replaces the lane's last one."""
 
     @abstractmethod
-    def intents(self, flow: str) -> list[Intent]:
-        """The last intent of every lane of the flow. One whose end is committed is done."""
+    def intents(self, flow: str) -> dict[str, Intent]:
+        """The last intent of every lane of the flow, by the lane. One whose end is committed is done."""
 
     @abstractmethod
     def close(self) -> None:
@@ -83,11 +83,13 @@ class SqlStore(CheckpointStore):
                 (flow, lane, body),
             )
 
-    def intents(self, flow: str) -> list[Intent]:
+    def intents(self, flow: str) -> dict[str, Intent]:
         with self.transaction() as cursor:
-            cursor.execute(self.sql("SELECT body FROM airflow_connect_intent WHERE flow = ? ORDER BY lane"), (flow,))
-            bodies = [json.loads(body) for (body,) in cursor.fetchall()]
-        return [Intent(b["token"], Checkpoint(b["start"]), Checkpoint(b["end"])) for b in bodies]
+            cursor.execute(
+                self.sql("SELECT lane, body FROM airflow_connect_intent WHERE flow = ? ORDER BY lane"), (flow,)
+            )
+            bodies = {lane: json.loads(body) for lane, body in cursor.fetchall()}
+        return {lane: Intent(b["token"], Checkpoint(b["start"]), Checkpoint(b["end"])) for lane, b in bodies.items()}
 
 
 class SqlLedger(Ledger):

@@ -72,6 +72,11 @@ class Share:
     index: int = 0
     count: int = 1
 
+    @property
+    def label(self) -> str:
+        """The name of the lane that takes this share, among all lanes of the flow."""
+        return f"{self.index}of{self.count}"
+
     def of(self, splits: Sequence[str]) -> list[str]:
         """The splits that fall to this share."""
         return list(splits[self.index :: self.count])

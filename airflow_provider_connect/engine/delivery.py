@@ -278,7 +278,8 @@ class Delivery:
 
     def _last_sequence(self) -> int:
         assert self._store is not None
-        sequences = [re.search(r"-(\d{12})-[0-9a-f]+$", intent.token) for intent in self._store.intents(self._flow)]
+        intents = self._store.intents(self._flow).values()
+        sequences = [re.search(r"-(\d{12})-[0-9a-f]+$", intent.token) for intent in intents]
         return max((int(found[1]) for found in sequences if found), default=0)
 
     def _oldest(self) -> float | None:

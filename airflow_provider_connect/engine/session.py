@@ -116,7 +116,7 @@ class Session:
             ledger = store.ledger(self._plan.flow)
         letters = DeadLetters(self._plan.flow, type(self._sink).__name__, self._errors)
         self._delivery = Delivery(
-            self._plan.flow, f"{self._lane.share.index}of{self._lane.share.count}", self._sink, ledger, store, letters,
+            self._plan.flow, self._lane.share.label, self._sink, ledger, store, letters,
             conversion, transforms,
         )  # fmt: skip
         if self._repeat is not None:

@@ -99,10 +99,12 @@ class Worker:
 
     # --- lanes
 
-    def _lane(self, number: int, budget: Budget, share: Share | None = None) -> Lane:
+    def _lane(self, number: int, budget: Budget) -> Lane:
+        return Lane(self._plan, self._limits, number, self._share_of(number), budget, self._store, self)
+
+    def _share_of(self, number: int) -> Share:
         given, lanes = self._limits.share, self._plan.parallelism
-        dealt = share or Share(given.index * lanes + number, given.count * lanes)
-        return Lane(self._plan, self._limits, number, dealt, budget, self._store, self)
+        return Share(given.index * lanes + number, given.count * lanes)
 
     def _start(self, number: int, budget: Budget) -> threading.Thread:
         lane = self._lane(number, budget)
@@ -130,11 +132,19 @@ class Worker:
         self._stopping = True
 
     def _repeat_interrupted(self) -> None:
-        """Bring logged but uncommitted flushes of an idempotent sink to their end, each exactly as it was logged."""
+        """Bring logged but uncommitted flushes of an idempotent sink to their end, each exactly as it was logged.
+
+        Those of our own lanes; what other lanes logged may be under way in another worker of the flow. Only if the
+        splits are dealt out anew, over another number of lanes, the first worker repeats the flushes of the old ones.
+        """
         if not isinstance(self._plan.sink(), IdempotentSink):
             return
         store = self._store()
-        for intent in store.intents(self._plan.flow):
+        lanes = [self._share_of(number) for number in range(self._plan.parallelism)]
+        ours, count = {share.label for share in lanes}, f"of{lanes[0].count}"
+        for lane, intent in store.intents(self._plan.flow).items():
+            if lane not in ours and (lane.endswith(count) or self._limits.share.index):
+                continue
             stored = store.ledger(self._plan.flow).claim(intent.end)
             if stored == intent.start:
                 log.info("flow=%s repeating %s", self._plan.flow, intent.token)

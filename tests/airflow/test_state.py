@@ -62,8 +62,8 @@ def test_the_last_intent_of_every_lane(store):
     store.log_intent("orders", "0", intents[0])
     store.log_intent("orders", "1", intents[1])
     store.log_intent("orders", "0", intents[2])
-    assert sorted(store.intents("orders"), key=lambda intent: intent.token) == [intents[1], intents[2]]
-    assert store.intents("other") == []
+    assert sorted(store.intents("orders").values(), key=lambda intent: intent.token) == [intents[1], intents[2]]
+    assert store.intents("other") == {}
 
 
 def test_a_lane_that_another_task_overwrites_is_written_again():
@@ -79,7 +79,7 @@ def test_a_lane_that_another_task_overwrites_is_written_again():
     store = AssetStore(Contended())
     intent = Intent("t", Checkpoint(), Checkpoint({"a": 1}))
     store.log_intent("orders", "0", intent)
-    assert intent in store.intents("orders")
+    assert intent in store.intents("orders").values()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_connect.engine.batch import Checkpoint
 from airflow_provider_connect.engine.checkpoints import open_store
-from airflow_provider_connect.engine.connector import SinkContext
+from airflow_provider_connect.engine.connector import Share, SinkContext
 from airflow_provider_connect.engine.errors import Fatal, Fenced, Retryable
 from airflow_provider_connect.testing.memory import (
     Assign,
@@ -235,7 +235,34 @@ def test_intents_of_a_flow_are_told_apart_by_lane():
     target = MemoryTarget()
     drain(plan_of(log, target, kind=MemoryIdempotentSink, parallelism=2))
     store = open_store()
-    assert {tuple(intent.end) for intent in store.intents("orders")} == {("0",), ("1",)}
+    intents = store.intents("orders")
+    assert {lane: tuple(intent.end) for lane, intent in intents.items()} == {"0of2": ("0",), "1of2": ("1",)}
+
+
+def interrupted(share: Share) -> tuple[ListLog, MemoryTarget]:
+    """A flush of two workers' flow that the worker of this share did not get to commit."""
+    log, target = ListLog({"0": numbers(4), "1": numbers(4, "b")}), MemoryTarget()
+    target.on("flush", 1, lambda: (_ for _ in ()).throw(Fatal("killed")), after=True)
+    with pytest.raises(Fatal, match="killed"):
+        drain(plan_of(log, target, kind=MemoryIdempotentSink), share=share)
+    return log, target
+
+
+def test_a_worker_leaves_the_flushes_of_other_workers_alone():
+    """They may be under way; to repeat one would fence a healthy worker."""
+    log, target = interrupted(Share(0, 2))
+    before = open_store().intents("orders")["0of2"]
+    drain(plan_of(log, target, kind=MemoryIdempotentSink), share=Share(1, 2))
+    assert open_store().intents("orders")["0of2"] == before
+    assert open_store().ledger("orders").claim(["0"]) == {}
+    drain(plan_of(log, target, kind=MemoryIdempotentSink), share=Share(0, 2))
+    assert sorted(target.values()) == sorted(numbers(4) + numbers(4, "b"))
+
+
+def test_flushes_of_lanes_that_are_no_more_are_repeated_by_the_first_worker():
+    log, target = interrupted(Share(1, 2))
+    drain(plan_of(log, target, kind=MemoryIdempotentSink))
+    assert sorted(target.values()) == sorted(numbers(4) + numbers(4, "b"))
 
 
 def test_checkpoint_helpers_do_not_share_state():
