@@ -23,7 +23,7 @@ from airflow_provider_connect.connectors.postgresql.table import (
     no_rows,
     result_types,
 )
-from airflow_provider_connect.engine.errors import FlowError
+from airflow_provider_connect.engine.errors import FlowError, Retryable
 
 Encoding = Literal["postgresql-copy", "postgresql-copy-binary", "json"]
 
@@ -172,7 +172,10 @@ def look_up(connection: Connection, config: PostgreSQLSourceConfig) -> Reading:
     nullable = tuple(column.name for column in columns if column.nullable and column.name in order)
     described = run(connection, no_rows(selection)).pgresult
     assert described is not None
-    return Reading(selection, label, columns, result_types(described), order, key, nullable)
+    types = result_types(described)
+    if [name for name, _ in types] != [column.name for column in columns]:
+        raise Retryable(f"the columns of '{label}' change while they are looked up")
+    return Reading(selection, label, columns, types, order, key, nullable)
 
 
 def _order(
