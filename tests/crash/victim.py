@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from pathlib import Path
+from typing import ClassVar
 
 import yaml
 
@@ -32,6 +33,9 @@ def write_flow(folder: Path, name: str, source: dict, sink: dict, **spec) -> Pat
 class Victim:
     """One run of a flow; `kill` is SIGKILL, `pause` and `resume` stop and continue it."""
 
+    started: ClassVar[list[Victim]] = []
+    """All of them; whoever runs the tests ends what a failed test leaves."""
+
     def __init__(self, flow: Path, *arguments: str) -> None:
         self._log = (flow.parent / f"{flow.stem}-{uuid.uuid4().hex[:6]}.log").open("ab")
         self.process = subprocess.Popen(
@@ -40,6 +44,8 @@ class Victim:
             stderr=self._log,
             env={**os.environ, "AIRFLOW_CONNECT_STATE": str(flow.parent / "checkpoints.db")},
         )
+
+        self.started.append(self)
 
     def kill(self) -> bool:
         """Kill -9; False if it had ended by itself."""
