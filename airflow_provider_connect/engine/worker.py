@@ -137,7 +137,7 @@ class Worker:
         Those of our own lanes; what other lanes logged may be under way in another worker of the flow. Only if the
         splits are dealt out anew, over another number of lanes, the first worker repeats the flushes of the old ones.
         """
-        if not isinstance(self._plan.sink(), IdempotentSink):
+        if not (isinstance(self._plan.sink(), IdempotentSink) and self._plan.source().replayable):
             return
         store = self._store()
         lanes = [self._share_of(number) for number in range(self._plan.parallelism)]

@@ -14,6 +14,7 @@ from airflow_provider_connect.engine.errors import Fatal, Fenced, Retryable
 from airflow_provider_connect.testing.memory import (
     Assign,
     ListLog,
+    ListSource,
     Lose,
     MemoryIdempotentSink,
     MemorySink,
@@ -257,6 +258,18 @@ def test_a_worker_leaves_the_flushes_of_other_workers_alone():
     assert open_store().ledger("orders").claim(["0"]) == {}
     drain(plan_of(log, target, kind=MemoryIdempotentSink), share=Share(0, 2))
     assert sorted(target.values()) == sorted(numbers(4) + numbers(4, "b"))
+
+
+def test_a_source_that_is_not_replayable_goes_on_after_an_interrupted_flush():
+    class Fickle(ListSource):
+        replayable = False
+
+    log, target = ListLog({"0": numbers(4)}), MemoryTarget()
+    target.on("flush", 1, lambda: (_ for _ in ()).throw(Fatal("killed")), after=True)
+    with pytest.raises(Fatal, match="killed"):
+        drain(plan_of(log, target, kind=MemoryIdempotentSink, source=Fickle))
+    drain(plan_of(log, target, kind=MemoryIdempotentSink, source=Fickle))
+    assert set(target.values()) == set(numbers(4)), "at least once"
 
 
 def test_flushes_of_lanes_that_are_no_more_are_repeated_by_the_first_worker():
