@@ -1,0 +1,1 @@
+"""Hard cases of exactly once, each through the whole worker and on real servers; see `docs/exactly-once.md`."""
