@@ -1,4 +1,4 @@
-"""The sink is down for longer than the group waits for a silent member."""
+"""The sink is down for longer than the group waits for a member that is silent, or that does not poll."""
 
 import time
 
@@ -17,9 +17,13 @@ from tests.cases.flows import (
 )
 from tests.engine.flows import until
 
-SESSION_SECONDS = 6
-BOUNDED = {"properties": {"session.timeout.ms": SESSION_SECONDS * 1000, "heartbeat.interval.ms": 500}}
+LONGER_SECONDS = 10
+BOUNDED = {
+    "properties": {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500, "max.poll.interval.ms": 8000},
+}
 ROUND = 500
+NO_ROOM = {"prefetchBytes": 1}
+"""Nothing is read ahead, so that nothing but keeping the session alive keeps it alive."""
 
 pytestmark = pytest.mark.slow
 
@@ -52,13 +56,13 @@ def test_a_sink_that_does_not_answer_costs_no_membership(kafka, postgresql, post
         kafka.produce(topic, keyed(fed * ROUND, ROUND))
         fed += 1
 
-    with running(name, from_kafka(kafka, topic, **BOUNDED), sink) as worker:
+    with running(name, from_kafka(kafka, topic, **BOUNDED), sink, **NO_ROOM) as worker:
         feed()
         until(lambda: len(ids_in(postgresql, table)) == ROUND, 30)
         before = members(kafka, name)
         postgresql_proxy.pause()
         with Repeatedly(feed, lambda: 1.0):
-            time.sleep(SESSION_SECONDS + 3)
+            time.sleep(LONGER_SECONDS)
         assert len(ids_in(postgresql, table)) == ROUND, "the sink was to be down"
         assert members(kafka, name) == before
         postgresql_proxy.resume()
@@ -72,15 +76,14 @@ def test_a_sink_that_does_not_answer_costs_no_membership(kafka, postgresql, post
 def test_a_sink_that_refuses_costs_no_membership(kafka, postgresql, postgresql_proxy, table):
     """Case 22: the same while the worker tries to connect, again and again."""
     topic, name = kafka.create_topic(3), kafka.unique_name("flow")
-    with running(
-        name, from_kafka(kafka, topic, **BOUNDED), to_postgresql(postgresql.through(postgresql_proxy), table)
-    ) as worker:
+    sink = to_postgresql(postgresql.through(postgresql_proxy), table)
+    with running(name, from_kafka(kafka, topic, **BOUNDED), sink, **NO_ROOM) as worker:
         kafka.produce(topic, keyed(0, ROUND))
         until(lambda: len(ids_in(postgresql, table)) == ROUND, 30)
         before = members(kafka, name)
         postgresql_proxy.refuse()
         kafka.produce(topic, keyed(ROUND, ROUND))
-        time.sleep(SESSION_SECONDS + 3)
+        time.sleep(LONGER_SECONDS)
         assert members(kafka, name) == before
         postgresql_proxy.resume()
         until(lambda: len(ids_in(postgresql, table)) == 2 * ROUND, 60)
@@ -112,8 +115,7 @@ def test_a_worker_that_cannot_write_hands_its_splits_over(kafka, postgresql, pos
 def test_a_worker_cut_off_from_its_sink_is_replaced_and_fenced(kafka, postgresql, postgresql_proxy, table):
     """Cases 2 and 3: it cannot answer the revocation, so the group goes on without it; what it sent late is refused."""
     topic, name = kafka.create_topic(4), kafka.unique_name("flow")
-    bounded = {**BOUNDED["properties"], "max.poll.interval.ms": 8000}  # how long the group waits for an answer
-    source = from_kafka(kafka, topic, assignment="range", properties=bounded)
+    source = from_kafka(kafka, topic, assignment="range", **BOUNDED)
     with running(name, source, to_postgresql(postgresql.through(postgresql_proxy), table)) as cut_off:
         kafka.produce(topic, keyed(0, ROUND))
         until(lambda: len(ids_in(postgresql, table)) == ROUND, 30)
