@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
+    Consumer,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -156,6 +156,7 @@ class Cluster:
     def __init__(self, config: KafkaConfig) -> None:
         self._config = config
         self._trouble = Trouble()
+        self._group_clients: dict[tuple[str, bool], Consumer] = {}
         own = {"allow.auto.create.topics": False}  # else asking for a topic would make it
         try:
             self._admin = AdminClient({**common_properties(config, self._trouble), **own}, logger=log)
@@ -243,21 +244,36 @@ class Cluster:
         `stable_within`: wait so many seconds for offsets in open transactions, then Retryable. Else they are not seen.
         """
         wanted = [TopicPartition(topic, partition) for partition in partitions]
-        doing = f"offsets of group '{group}'"
+        if not wanted:
+            return {}
+        doing, stable = f"offsets of group '{group}'", stable_within is not None
         until = time.monotonic() + (stable_within or 0.0)
-        while wanted:
-            request = [ConsumerGroupTopicPartitions(group, wanted)]
-            asked = self._admin.list_consumer_group_offsets(
-                request, require_stable=stable_within is not None, request_timeout=CHECK_SECONDS
-            )
-            places = self._result(asked[group], doing).topic_partitions
+        while True:
+            try:
+                places = self._group_client(group, stable).committed(wanted, CHECK_SECONDS)
+            except KafkaException as error:
+                raise self._explained(error.args[0], doing) from error
             failed = next((place.error for place in places if place.error is not None), None)
             if failed is None:
                 return {place.partition: place for place in places if place.offset >= 0}
             if failed.code() != KafkaError.UNSTABLE_OFFSET_COMMIT or time.monotonic() > until:
                 raise self._explained(failed, doing)
             time.sleep(0.02)
-        return {}
+
+    def _group_client(self, group: str, stable: bool) -> Consumer:
+        """A consumer that never joins the group. The admin client has a call for the same, which kills the process
+        (librdkafka 2.16, a null pointer) when it has to look for the group's coordinator anew."""
+        client = self._group_clients.get((group, stable))
+        if client is None:
+            own = {
+                "group.id": group,
+                "enable.auto.commit": False,
+                "allow.auto.create.topics": False,
+                "isolation.level": "read_committed" if stable else "read_uncommitted",
+            }
+            client = Consumer({**common_properties(self._config, self._trouble), **own}, logger=log)
+            self._group_clients[(group, stable)] = client
+        return client
 
     def _result(self, future: Future[T], doing: str) -> T:
         try:
