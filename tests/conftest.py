@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import pytest
 
+from tests.crash.victim import Victim
 from tests.services.kafka import Kafka
 from tests.services.kafka_server import KafkaServer, Listener
 from tests.services.postgresql import PostgreSQL
@@ -79,3 +80,13 @@ def postgresql_proxy(postgresql: PostgreSQL) -> Iterator[TcpProxy]:
     """A proxy in front of `postgresql`; `postgresql.through(proxy)` connects by it."""
     with TcpProxy(postgresql.address) as proxy:
         yield proxy
+
+
+@pytest.fixture(autouse=True)
+def _no_survivors() -> Iterator[None]:
+    """No worker that a failed test has started goes on."""
+    yield
+    for victim in Victim.started:
+        if victim.process.poll() is None:
+            victim.kill()
+    Victim.started.clear()
