@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from airflow_provider_connect.connectors.kafka import writer as writer_module
 from tests.cases.flows import (
     Repeatedly,
     assert_each_once,
@@ -109,6 +110,27 @@ def test_commits_of_kafka(source, landed, kafka_server, kafka_proxy, postgresql,
             committed = lambda: worker.worker.metrics.value("connect_records_total", stage="committed")  # noqa: E731
             until(lambda: committed() == (number + 1) * COUNT, 40)  # noqa: B023
     assert_each_once([json.loads(record.value)["id"] for record in kafka.consume_all(target)], rounds * COUNT)
+
+
+@pytest.mark.parametrize("landed", [True, False], ids=["landed", "never arrived"])
+def test_a_commit_of_kafka_that_is_given_up(landed, kafka_server, kafka_proxy, monkeypatch):
+    """Case 8: the brokers stay away, so that the client library cannot find out by itself what became of it."""
+    monkeypatch.setattr(writer_module, "CALL_SECONDS", 1.0)
+    kafka, proxy = Kafka(kafka_server.bootstrap_servers), kafka_proxy
+    topic, target = kafka.create_topic(3), kafka.create_topic(3)
+    sink = to_kafka(proxy.address, target)
+    with running(kafka.unique_name("flow"), from_kafka(kafka, topic), sink) as worker:
+        committed = lambda: worker.worker.metrics.value("connect_records_total", stage="committed")  # noqa: E731
+        kafka.produce(topic, keyed(0, COUNT))
+        until(lambda: committed() == COUNT, 30)
+        (proxy.cut_after_request if landed else proxy.cut_before_request)(END_TXN)
+        kafka.produce(topic, keyed(COUNT, COUNT))
+        assert proxy.wait_for_cut(), "no EndTxn came by"
+        proxy.refuse()
+        until(lambda: worker.worker.metrics.value("connect_retries_total") > 0, 30)
+        proxy.resume()
+        until(lambda: committed() == 2 * COUNT, 60)
+    assert_each_once([int(record.key) for record in kafka.consume_all(target)], 2 * COUNT)
 
 
 def test_connections_to_kafka_that_break_at_any_moment(kafka_server, kafka_proxy, tmp_path):
