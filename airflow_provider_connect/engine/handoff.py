@@ -11,18 +11,21 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from airflow_provider_connect.engine.batch import Batch, Checkpoint
-from airflow_provider_connect.engine.errors import ConnectError
+from airflow_provider_connect.engine.errors import ConnectError, Retryable
+
+Kind = Literal["claim", "revoked", "lost", "settle"]
 
 
 @dataclass(slots=True, eq=False)
 class Request:
     """A change of split ownership that the reader waits for the writer to act on."""
 
-    kind: Literal["claim", "revoked", "lost", "settle"]
+    kind: Kind
     splits: tuple[str, ...]
     _answered: threading.Event = field(default_factory=threading.Event)
     _positions: Checkpoint = field(default_factory=Checkpoint)
     _error: BaseException | None = None
+    _expired: bool = False
 
     def answer(self, positions: Checkpoint | None = None) -> None:
         """Let the reader go on; `positions` is what `claim` returns."""
@@ -34,9 +37,16 @@ class Request:
         self._error = error
         self._answered.set()
 
-    def wait(self) -> Checkpoint:
-        """Block until answered; raises what the writer refused with."""
-        self._answered.wait()
+    @property
+    def expired(self) -> bool:
+        """Whether nobody waits for the answer any more; then the request must not be acted on."""
+        return self._expired
+
+    def wait(self, seconds: float) -> Checkpoint:
+        """Block until answered; raises what the writer refused with, Retryable after so many seconds."""
+        if not self._answered.wait(seconds):
+            self._expired = True
+            raise Retryable(f"the sink kept {', '.join(self.splits) or 'the source'} waiting for {seconds:.0f} s")
         if self._error is not None:
             raise self._error
         return self._positions
@@ -79,15 +89,15 @@ class Handoff:
             self._bytes += batch.nbytes
             self._changed.notify_all()
 
-    def request(self, request: Request) -> Checkpoint:
-        """Add a request and block until the writer has acted on it."""
+    def request(self, request: Request, seconds: float) -> Checkpoint:
+        """Add a request and block until the writer has acted on it; Retryable if that takes longer than `seconds`."""
         with self._changed:
             if self._closed is not None:
                 raise self._closed
             self._items.append(request)
             self._requests += 1
             self._changed.notify_all()
-        return request.wait()
+        return request.wait(seconds)
 
     def end(self, error: ConnectError | None) -> None:
         """Nothing more will be put."""

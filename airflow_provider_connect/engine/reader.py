@@ -10,13 +10,16 @@ from typing import Any
 from airflow_provider_connect.engine.batch import Checkpoint
 from airflow_provider_connect.engine.connector import Share, Source, SourceContext
 from airflow_provider_connect.engine.errors import ConnectError, EndOfInput
-from airflow_provider_connect.engine.handoff import Handoff, Request
+from airflow_provider_connect.engine.handoff import Handoff, Kind, Request
 
 log = logging.getLogger(__name__)
 
 _READ_SECONDS = 0.1
 """Longest wait in one read, so that acknowledgements and `stop` are never late by more."""
 _KEEP_ALIVE_SECONDS = 1.0
+_REQUEST_SECONDS = 30.0
+"""Longest wait for the writer when splits change owners. A sink that hangs must not hold a whole group up: the splits
+move without us then, and what we have of them is fenced when it comes to its commit."""
 
 
 class Budget:
@@ -61,18 +64,21 @@ class Assignment(SourceContext):
         self._handoff = handoff
 
     def claim(self, splits: Sequence[str]) -> Checkpoint:
-        return self._handoff.request(Request("claim", tuple(splits))) if splits else Checkpoint()
+        return self._ask("claim", splits) if splits else Checkpoint()
 
     def revoked(self, splits: Sequence[str]) -> None:
         if splits:
-            self._handoff.request(Request("revoked", tuple(splits)))
+            self._ask("revoked", splits)
 
     def settle(self) -> None:
-        self._handoff.request(Request("settle", ()))
+        self._ask("settle", ())
 
     def lost(self, splits: Sequence[str]) -> None:
         if splits:
-            self._handoff.request(Request("lost", tuple(splits)))
+            self._ask("lost", splits)
+
+    def _ask(self, kind: Kind, splits: Sequence[str]) -> Checkpoint:
+        return self._handoff.request(Request(kind, tuple(splits)), _REQUEST_SECONDS)
 
 
 class Reader:

@@ -248,6 +248,8 @@ class Session:
     # --- split ownership
 
     def _answer(self, request: Request) -> None:
+        if request.expired:
+            return
         try:
             if request.kind == "lost":
                 self._lose(request)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 
 import pytest
 
+from airflow_provider_connect.engine import reader
 from airflow_provider_connect.engine.batch import Checkpoint
 from airflow_provider_connect.engine.checkpoints import open_store
 from airflow_provider_connect.engine.connector import Share, SinkContext
@@ -199,6 +201,36 @@ def test_lost_splits_commit_nothing():
         time.sleep(0.3)
     assert target.values() == []
     assert target.checkpoint("orders") == {}
+
+
+def test_a_sink_that_hangs_does_not_hold_the_group_up(monkeypatch):
+    """Case 3: the wait of a revocation has an end; what comes to its commit later is fenced by the new owner."""
+    monkeypatch.setattr(reader, "_REQUEST_SECONDS", 0.3)
+    log, target = ListLog({"0": numbers(5)}), MemoryTarget()
+    sources, hang, moved = [], threading.Event(), threading.Event()
+
+    class Member(ListSource):
+        negotiated = True
+
+        def open(self, context):
+            sources.append(self)
+            super().open(context)
+
+        def keep_alive(self):
+            moved.set()
+            super().keep_alive()
+
+    target.on("commit", 1, lambda: hang.wait(10))
+    with Running(plan_of(log, target, source=Member, batch_size=5, interval=0)):
+        until(lambda: target.calls["commit"] == 1)
+        sources[0].inbox.put(Revoke("0"))
+        assert moved.wait(5), "the member waits for a sink that hangs"
+        other = MemoryTransactionalSink(target)
+        other.open(SinkContext("orders"))
+        assert other.claim(["0"]) == {}
+        hang.set()
+        until(lambda: len(target.values()) == 5)
+    assert target.values() == numbers(5)
 
 
 def test_losing_one_of_two_splits_reads_the_others_uncommitted_rows_again():
