@@ -108,7 +108,7 @@ class KafkaToPostgreSQL(Path):
             },
             "sink": {
                 "type": "postgresql",
-                "postgresql": {"connectionString": self.postgresql.dsn, "table": target, "batchSize": 100_000},
+                "postgresql": {"connectionString": self.postgresql.dsn, "table": target, "batchSize": 50_000},
             },
         }
 
@@ -157,7 +157,7 @@ class PostgreSQLToKafka(Path):
                 "kafka": {
                     "brokers": self.kafka.bootstrap_servers.split(","),
                     "topic": target,
-                    "batchSize": 100_000,
+                    "batchSize": 50_000,
                 },
             },
         }
@@ -231,7 +231,7 @@ class PostgreSQLToPostgreSQL(Path):
             },
             "sink": {
                 "type": "postgresql",
-                "postgresql": {"connectionString": self.postgresql.dsn, "table": target, "batchSize": 100_000},
+                "postgresql": {"connectionString": self.postgresql.dsn, "table": target, "batchSize": 50_000},
             },
         }
 
