@@ -31,7 +31,7 @@ class Plan:
     checkpoints: str = ""
     """Where checkpoints go when the sink cannot hold them: a path or URL for `open_store`; empty: the default."""
 
-    prefetch_bytes: int = 8 * 1024 * 1024
+    prefetch_bytes: int = 4 * 1024 * 1024
     """Bytes read ahead of the sink, per lane."""
     read_records: int = 5_000
     """Records asked of the source in one read."""

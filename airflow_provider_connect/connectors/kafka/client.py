@@ -108,7 +108,7 @@ def _tls(tls: Tls) -> dict[str, Any]:
 
 
 def consumer_properties(config: KafkaSourceConfig, group: str, trouble: Trouble) -> dict[str, Any]:
-    """For the consumer that reads records. The queue is bounded: 50,000 records or 16 MiB, whatever comes first."""
+    """For the consumer that reads records. The queue is bounded: 50,000 records or 8 MiB, whatever comes first."""
     properties: dict[str, Any] = {
         "group.id": group,
         "group.protocol": config.group_protocol,
@@ -121,7 +121,7 @@ def consumer_properties(config: KafkaSourceConfig, group: str, trouble: Trouble)
         # After the queue was full librdkafka waits this long until it fetches again: 1 s costs half the throughput.
         "fetch.queue.backoff.ms": 10,
         "queued.min.messages": 50_000,
-        "queued.max.messages.kbytes": 16_384,
+        "queued.max.messages.kbytes": 8_192,
         "fetch.wait.max.ms": 100,
     }
     if config.group_protocol == "classic":
