@@ -32,9 +32,6 @@ class DeadLetters:
         self._letters: list[tuple[str, bytes]] = []
         self._splits: set[str] = set()
 
-    def __len__(self) -> int:
-        return len(self._letters)
-
     def add(self, rows: pa.RecordBatch, reasons: Mapping[int, str], kind: str) -> None:
         """Set the rows at these indexes aside. Fatal when the flow has no `errors:` sink, so nothing is lost."""
         if self._sink is None:

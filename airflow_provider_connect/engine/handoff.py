@@ -73,14 +73,13 @@ class Handoff:
         self._requests = 0
         self._acknowledged = Checkpoint()
         self._changed = threading.Condition()
-        self._closed: BaseException | None = None
 
     # --- the reader's side
 
     def wait_for_room(self, timeout: float) -> bool:
         """True once the bytes in the queue are below the bound; False after `timeout` seconds."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._bytes < self._max_bytes or self._closed is not None, timeout)
+            return self._changed.wait_for(lambda: self._bytes < self._max_bytes, timeout)
 
     def put(self, batch: Batch) -> None:
         """Add a batch; `wait_for_room` first."""
@@ -92,8 +91,6 @@ class Handoff:
     def request(self, request: Request, seconds: float) -> Checkpoint:
         """Add a request and block until the writer has acted on it; Retryable if that takes longer than `seconds`."""
         with self._changed:
-            if self._closed is not None:
-                raise self._closed
             self._items.append(request)
             self._requests += 1
             self._changed.notify_all()
@@ -138,21 +135,3 @@ class Handoff:
         """Pass `checkpoint` on to the reader, for `Source.acknowledge`."""
         with self._changed:
             self._acknowledged = self._acknowledged.advance(checkpoint)
-
-    def discard(self) -> None:
-        """Drop the batches that are in the queue; requests and the end stay."""
-        with self._changed:
-            self._items = deque(item for item in self._items if not isinstance(item, Batch))
-            self._bytes = 0
-            self._changed.notify_all()
-
-    def close(self, error: BaseException) -> None:
-        """Drop everything; requests in the queue and all later ones are refused with `error`."""
-        with self._changed:
-            self._closed = error
-            for item in self._items:
-                if isinstance(item, Request):
-                    item.refuse(error)
-            self._items.clear()
-            self._bytes = self._requests = 0
-            self._changed.notify_all()

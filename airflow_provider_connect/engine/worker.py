@@ -58,6 +58,7 @@ class Worker:
         self._on_progress = on_progress
         self._metrics_port, self._metrics_host = metrics_port, metrics_host
         self._given_store = store
+        self._opened_store: CheckpointStore | None = None
         self._lock = threading.Lock()
         self._stopping = False
         self._errors: list[ConnectError] = []
@@ -149,8 +150,6 @@ class Worker:
             if stored == intent.start:
                 log.info("flow=%s repeating %s", self._plan.flow, intent.token)
                 self._lane(0, Budget(None)).run(intent)
-
-    _opened_store: CheckpointStore | None = None
 
     def _store(self) -> CheckpointStore:
         if self._given_store is not None:
