@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from airflow_provider_connect.engine.batch import Batch, Checkpoint
-from airflow_provider_connect.engine.errors import ConnectError, Retryable
+from airflow_provider_connect.engine.errors import ConnectError, Fatal, Retryable
 
 Kind = Literal["claim", "revoked", "lost", "settle"]
 
@@ -71,6 +71,7 @@ class Handoff:
         self._items: deque[Batch | Request | Ended] = deque()
         self._bytes = 0
         self._requests = 0
+        self._ended = self._left = False
         self._acknowledged = Checkpoint()
         self._changed = threading.Condition()
 
@@ -100,6 +101,15 @@ class Handoff:
         """Nothing more will be put."""
         with self._changed:
             self._items.append(Ended(error))
+            self._ended = True
+            self._changed.notify_all()
+
+    def leave(self) -> None:
+        """The reader is gone; whoever waits for something of it need not any longer."""
+        if not self._ended:
+            self.end(Fatal("the reader's thread has died"))
+        with self._changed:
+            self._left = True
             self._changed.notify_all()
 
     def acknowledgement(self) -> Checkpoint:
@@ -110,10 +120,16 @@ class Handoff:
 
     # --- the writer's side
 
+    @property
+    def left(self) -> bool:
+        """Whether the reader is gone."""
+        return self._left
+
     def get(self, timeout: float) -> Batch | Request | Ended | None:
-        """The next item; None after `timeout` seconds."""
+        """The next item; None after `timeout` seconds, or when the reader is gone and nothing of it is left."""
         with self._changed:
-            if not self._changed.wait_for(lambda: bool(self._items), timeout):
+            self._changed.wait_for(lambda: bool(self._items) or self._left, timeout)
+            if not self._items:
                 return None
             item = self._items.popleft()
             if isinstance(item, Batch):

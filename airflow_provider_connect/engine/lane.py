@@ -29,9 +29,10 @@ class Lane:
         share: Share,
         budget: Budget,
         store: Callable[[], CheckpointStore],
+        gather: Callable[[], None],
         events: LaneEvents,
     ) -> None:
-        self._context = LaneContext(plan, limits, number, share, budget, store, events, self._back_off)
+        self._context = LaneContext(plan, limits, number, share, budget, store, gather, events, self._back_off)
         self._failures = 0
         self._commits = CommitLog(log, flow=plan.flow, lane=number)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from airflow_provider_connect.engine.batch import Checkpoint
@@ -45,6 +45,23 @@ class Budget:
                 self._left += records
 
 
+class Gathering:
+    """Where the lanes of a worker wait for each other once, at most for `seconds` each. Thread-safe."""
+
+    def __init__(self, lanes: int, seconds: float = 0.5) -> None:
+        self._missing = set(range(lanes))
+        self._seconds = seconds
+        self._changed = threading.Condition()
+
+    def arrive(self, lane: int) -> None:
+        """Wait until all lanes have been here; at once for a lane that comes again."""
+        with self._changed:
+            if lane in self._missing:
+                self._missing.discard(lane)
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: not self._missing, self._seconds)
+
+
 class Assignment(SourceContext):
     """The reader's side of split ownership: every call becomes a request to the writer."""
 
@@ -54,6 +71,7 @@ class Assignment(SourceContext):
         format: str,
         share: Share,
         handoff: Handoff,
+        gather: Callable[[], None],
         *,
         drain: bool,
         fixed_splits: bool,
@@ -61,7 +79,10 @@ class Assignment(SourceContext):
     ) -> None:
         self.flow, self.format, self.share = flow, format, share
         self.drain, self.fixed_splits, self.until = drain, fixed_splits, until
-        self._handoff = handoff
+        self._handoff, self._gather = handoff, gather
+
+    def gather(self) -> None:
+        self._gather()
 
     def claim(self, splits: Sequence[str]) -> Checkpoint:
         return self._ask("claim", splits) if splits else Checkpoint()
@@ -87,7 +108,7 @@ class Reader:
     1. open the source; 2. while there is room in the handoff and something left of the budget: read, put;
     3. between reads pass acknowledgements on, and while there is no room keep the session alive;
     4. after the end of input or an error, put `Ended` and only pass acknowledgements on;
-    5. on `stop`: acknowledge what is left and close the source (which may still make requests).
+    5. on `stop`: acknowledge what is left, close the source (which may still make requests) and leave the handoff.
     """
 
     def __init__(
@@ -111,13 +132,8 @@ class Reader:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the thread to leave; `alive` tells when it has."""
+        """Ask the thread to leave the handoff."""
         self._stopping.set()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the thread still runs."""
-        return self._thread.is_alive()
 
     def _run(self) -> None:
         try:
@@ -133,6 +149,8 @@ class Reader:
                 self._source.close()
             except Exception as error:
                 log.warning("closing the source failed: %s", error)
+            finally:
+                self._handoff.leave()
 
     def _read_to_end(self) -> ConnectError | None:
         try:

@@ -63,6 +63,8 @@ class LaneContext:
     share: Share
     budget: Budget
     store: Callable[[], CheckpointStore]
+    gather: Callable[[], None]
+    """Wait for the other lanes; see SourceContext."""
     events: LaneEvents
     back_off: Callable[[ConnectError, Callable[[], bool]], None]
     """Count a failure and wait for it, or until the given interruption; raises the error when it is time to give up."""
@@ -122,7 +124,7 @@ class Session:
         if self._repeat is not None:
             self._delivery.resume(self._repeat)
         context = Assignment(
-            self._plan.flow, conversion.read_format, self._lane.share, self._handoff,
+            self._plan.flow, conversion.read_format, self._lane.share, self._handoff, self._lane.gather,
             drain=self._lane.limits.mode == "drain",
             # A logged range is read again as it was, so the splits of an idempotent sink are dealt, not negotiated.
             fixed_splits=isinstance(self._sink, IdempotentSink) or self._repeat is not None,
@@ -152,7 +154,7 @@ class Session:
         self._events.opened(self._lane.number, False)
         if self._reader is not None:
             self._reader.stop()
-            while self._reader.alive:
+            while not self._handoff.left:
                 item = self._handoff.get(TICK_SECONDS)
                 if isinstance(item, Request):
                     self._answer_while_closing(item)

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from airflow_provider_connect.engine.batch import Batch, Checkpoint
 from airflow_provider_connect.engine.checkpoints import CheckpointStore, open_store
@@ -20,7 +21,7 @@ from airflow_provider_connect.engine.errors import ConnectError, Fatal, Retryabl
 from airflow_provider_connect.engine.lane import Lane
 from airflow_provider_connect.engine.metrics import FlowMetrics, error_kind
 from airflow_provider_connect.engine.plan import Limits, Plan, Progress, Summary
-from airflow_provider_connect.engine.reader import Budget
+from airflow_provider_connect.engine.reader import Budget, Gathering
 from airflow_provider_connect.engine.serving import Health, MetricsServer
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class Worker:
         self._given_store = store
         self._opened_store: CheckpointStore | None = None
         self._lock = threading.Lock()
+        self._gathering = Gathering(plan.parallelism)
         self._stopping = False
         self._errors: list[ConnectError] = []
         self._checkpoint = Checkpoint()
@@ -101,7 +103,8 @@ class Worker:
     # --- lanes
 
     def _lane(self, number: int, budget: Budget) -> Lane:
-        return Lane(self._plan, self._limits, number, self._share_of(number), budget, self._store, self)
+        gather = partial(self._gathering.arrive, number)
+        return Lane(self._plan, self._limits, number, self._share_of(number), budget, self._store, gather, self)
 
     def _share_of(self, number: int) -> Share:
         given, lanes = self._limits.share, self._plan.parallelism

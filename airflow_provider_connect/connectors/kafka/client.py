@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _NEW_TOPIC_SECONDS = 0.5
+_REQUEST_SECONDS = 10.0
 CHECK_SECONDS = 5.0
 """How long a look whether the brokers are there may take."""
 
@@ -65,6 +66,8 @@ def common_properties(config: KafkaConfig, trouble: Trouble | None = None) -> di
         "bootstrap.servers": ",".join(config.brokers),
         "client.id": "airflow-connect",
         "socket.keepalive.enable": True,
+        # Half of it is also how long a new client waits until it connects to a second broker.
+        "reconnect.backoff.ms": 20,
         "reconnect.backoff.max.ms": 2_000,
         "log.connection.close": False,
     }
@@ -131,6 +134,15 @@ def consumer_properties(config: KafkaSourceConfig, group: str, trouble: Trouble)
         properties["heartbeat.interval.ms"] = 500
         properties["partition.assignment.strategy"] = config.assignment
     return properties | common_properties(config, trouble)
+
+
+def introduce(consumer: Consumer, topic: str, partitions: Iterable[int]) -> None:
+    """Let a consumer find the topic's leaders and its group's coordinator, so that it then fetches and joins at once.
+
+    Without, its first fetch may come a second later, and members that subscribe together do not join together.
+    """
+    consumer.list_topics(topic, _REQUEST_SECONDS)
+    consumer.committed([TopicPartition(topic, partition) for partition in partitions], _REQUEST_SECONDS)
 
 
 def producer_properties(config: KafkaSinkConfig, trouble: Trouble, limit: int) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from airflow_provider_connect.connectors.kafka.client import Cluster
 
-_ASK_SECONDS = 0.2
+ASK_SECONDS = 0.05
 
 
 class GroupDrain:
@@ -17,9 +17,8 @@ class GroupDrain:
     members, and would be nobody's if both took their leave.
     """
 
-    def __init__(self, cluster: Cluster, group: str, topic: str) -> None:
+    def __init__(self, cluster: Cluster, group: str, topic: str, partitions: Sequence[int]) -> None:
         self._cluster, self._group, self._topic = cluster, group, topic
-        partitions = cluster.partitions(topic)
         starts, ends = cluster.starts(topic, partitions), cluster.ends(topic, partitions)
         self._missing = {partition: end for partition, end in ends.items() if end > starts[partition]}
         self._ask_at = 0.0
@@ -29,10 +28,10 @@ class GroupDrain:
         return set(self._missing) - set(own)
 
     def complete(self, own: Iterable[int]) -> bool:
-        """Whether the group's offsets say that all partitions but our own are read. Asks a few times a second."""
+        """Whether the group's offsets say that all partitions but our own are read. Asks every 50 ms at most."""
         others = self.others(own)
         if others and time.monotonic() >= self._ask_at:
-            self._ask_at = time.monotonic() + _ASK_SECONDS
+            self._ask_at = time.monotonic() + ASK_SECONDS
             offsets = self._cluster.group_offsets(self._group, self._topic, sorted(others))
             for partition, place in offsets.items():
                 if place.offset >= self._missing[partition]:

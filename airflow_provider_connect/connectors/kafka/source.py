@@ -7,19 +7,13 @@ import time
 from collections.abc import Iterable, Sequence
 
 import pyarrow.compute as pc
-from confluent_kafka import (
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    TopicPartition,
-)
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from airflow_provider_connect.connectors.kafka.bounds import Bounds
-from airflow_provider_connect.connectors.kafka.client import Cluster, Trouble, consumer_properties
+from airflow_provider_connect.connectors.kafka.client import Cluster, Trouble, consumer_properties, introduce
 from airflow_provider_connect.connectors.kafka.config import KafkaSourceConfig
 from airflow_provider_connect.connectors.kafka.errors import classified, sorted_error
-from airflow_provider_connect.connectors.kafka.progress import GroupDrain, lag
+from airflow_provider_connect.connectors.kafka.progress import ASK_SECONDS, GroupDrain, lag
 from airflow_provider_connect.connectors.kafka.records import envelope, nothing
 from airflow_provider_connect.connectors.kafka.splits import partition_of, split_of
 from airflow_provider_connect.engine.batch import Batch, Checkpoint
@@ -99,12 +93,15 @@ class KafkaSource(Source[KafkaSourceConfig]):
             until={partition_of(split): position for split, position in context.until.items()},
             drain=context.drain,
         )
-        partitions = self._observer().partitions(self.config.topic)
         self._trouble = Trouble()
+        # First of all: it connects while the topic is looked up.
         self._consumer = consumer = Consumer(consumer_properties(self.config, group, self._trouble), logger=log)
+        partitions = self._observer().partitions(self.config.topic)
         if self._grouped:
             if context.drain:
-                self._drain = GroupDrain(self._observer(), group, self.config.topic)
+                self._drain = GroupDrain(self._observer(), group, self.config.topic, partitions)
+            introduce(consumer, self.config.topic, partitions)
+            context.gather()
             consumer.subscribe(
                 [self.config.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
             )
@@ -114,15 +111,14 @@ class KafkaSource(Source[KafkaSourceConfig]):
             raise Fatal(f"topic '{self.config.topic}' has no {', '.join(missing)} any more; was it made anew?")
         mine = [partition_of(split) for split in dealt(context, wanted)]
         if mine:
-            consumer.list_topics(self.config.topic, _REQUEST_SECONDS)  # without, the first fetch comes a second later
+            introduce(consumer, self.config.topic, mine)
             consumer.assign(self._claim(consumer, mine))
 
     def close(self) -> None:
         """Leave the group and free the clients. Nothing is committed."""
         self._closing = True
         consumer, self._consumer = self._consumer, None
-        cluster, self._cluster = self._cluster, None
-        del cluster
+        self._cluster = None
         self._held = []
         if consumer is not None:
             consumer.close()
@@ -146,7 +142,7 @@ class KafkaSource(Source[KafkaSourceConfig]):
             self._paused = False
         owned = set(self._positions)
         self._gone.clear()
-        messages = self._fetch(consumer, max_records, timeout)
+        messages = self._fetch(consumer, max_records, min(timeout, ASK_SECONDS) if self._settled else timeout)
         if self._gone:
             messages = self._still_ours(consumer, messages, owned)
         errors = list(map(Message.error, messages))
