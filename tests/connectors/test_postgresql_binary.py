@@ -6,6 +6,7 @@ import json
 import pyarrow as pa
 import pytest
 
+from airflow_provider_connect.connectors._postgresql.copy_stream import Rows
 from airflow_provider_connect.connectors.postgresql import (
     PostgreSQLSink,
     PostgreSQLSinkConfig,
@@ -13,7 +14,6 @@ from airflow_provider_connect.connectors.postgresql import (
     PostgreSQLSourceConfig,
 )
 from airflow_provider_connect.connectors.postgresql.copy_binary import split_tuples
-from airflow_provider_connect.connectors.postgresql.copy_stream import Rows
 from airflow_provider_connect.engine.batch import Batch, Checkpoint, envelope_schema
 from airflow_provider_connect.engine.connector import SinkContext
 from airflow_provider_connect.engine.dead_letters import DeadLetters

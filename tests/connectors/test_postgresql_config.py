@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
+from airflow_provider_connect.connectors._postgresql.names import TableName
 from airflow_provider_connect.connectors.postgresql import PostgreSQLSinkConfig, PostgreSQLSourceConfig
-from airflow_provider_connect.connectors.postgresql.names import TableName
 from airflow_provider_connect.engine.connections import Connection
 
 GO = "postgres://user:s3cret@db:5433/app?sslmode=disable&pool_max_conns=10&search_path=sales"

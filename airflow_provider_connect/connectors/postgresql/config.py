@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from airflow_provider_connect.connectors.postgresql.access import Access
-from airflow_provider_connect.connectors.postgresql.names import TableName, column_list
-from airflow_provider_connect.engine.config import Config, FromConnection, SinkConfig
-
-
-class PostgreSQLConfig(Config):
-    """How to reach the server."""
-
-    connection_string: Annotated[SecretStr, FromConnection("uri")] = Field(
-        examples=["postgres://user:password@host:5432/database?sslmode=require"]
-    )
-    """Server, account and database: `postgres://user:password@host:5432/database?sslmode=require`, or libpq's
-    `host=… dbname=…`. Parameters that libpq does not know are server settings (`search_path`, `statement_timeout`);
-    those of Go's connection pools are accepted and ignored."""
-
-    @field_validator("connection_string")
-    @classmethod
-    def _understood(cls, value: SecretStr) -> SecretStr:
-        Access.parse(value.get_secret_value())
-        return value
-
-    @property
-    def access(self) -> Access:
-        """The connection string, taken apart."""
-        return Access.parse(self.connection_string.get_secret_value())
+from airflow_provider_connect.connectors._postgresql.config import PostgreSQLConfig
+from airflow_provider_connect.connectors._postgresql.names import TableName, column_list
+from airflow_provider_connect.engine.config import SinkConfig
 
 
 class PostgreSQLSourceConfig(PostgreSQLConfig):

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from airflow_provider_connect.connectors.postgresql.copy_stream import Buffer, Rows
+from airflow_provider_connect.connectors._postgresql.copy_stream import Buffer, Rows
 from airflow_provider_connect.connectors.postgresql.copy_text import parts
 
 Integers = np.ndarray[tuple[int], np.dtype[np.int32]]

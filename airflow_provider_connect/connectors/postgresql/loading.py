@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from airflow_provider_connect.connectors.postgresql.client import Connection, run
+from airflow_provider_connect.connectors._postgresql.client import Connection, run
+from airflow_provider_connect.connectors._postgresql.copy_stream import Buffer, CopyIn
+from airflow_provider_connect.connectors._postgresql.names import listed, quoted
 from airflow_provider_connect.connectors.postgresql.copy_binary import HEADER, TRAILER, binary_documents
-from airflow_provider_connect.connectors.postgresql.copy_stream import Buffer, CopyIn
 from airflow_provider_connect.connectors.postgresql.copy_text import lines, parts, text_field, text_rows
 from airflow_provider_connect.connectors.postgresql.merge import DOCUMENT, NUMBER, Refused, Stage, Target
-from airflow_provider_connect.connectors.postgresql.names import listed, quoted
 from airflow_provider_connect.connectors.postgresql.table import Column
 from airflow_provider_connect.engine.batch import COLUMNS, Batch
 from airflow_provider_connect.engine.errors import Fatal, InvalidRecord

@@ -10,9 +10,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from airflow_provider_connect.connectors._postgresql.client import Connection, run
+from airflow_provider_connect.connectors._postgresql.names import listed, literal, quoted
 from airflow_provider_connect.connectors.postgresql.binary_types import PORTABLE
-from airflow_provider_connect.connectors.postgresql.client import Connection, run
-from airflow_provider_connect.connectors.postgresql.names import listed, literal, quoted
 from airflow_provider_connect.connectors.postgresql.table import Column, Table, document_key
 from airflow_provider_connect.engine.errors import Fatal
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NoReturn
 
 import psycopg
 
-from airflow_provider_connect.connectors.postgresql.client import (
+from airflow_provider_connect.connectors._postgresql.client import (
     Connection,
     connect,
     describe_server,
@@ -15,12 +15,12 @@ from airflow_provider_connect.connectors.postgresql.client import (
     run,
     sort_error,
 )
+from airflow_provider_connect.connectors._postgresql.session_name import session_name
 from airflow_provider_connect.connectors.postgresql.config import PostgreSQLSinkConfig
 from airflow_provider_connect.connectors.postgresql.ledger import CheckpointTable
 from airflow_provider_connect.connectors.postgresql.loading import Loading
 from airflow_provider_connect.connectors.postgresql.merge import Stage, Target
 from airflow_provider_connect.connectors.postgresql.query import look_up
-from airflow_provider_connect.connectors.postgresql.session_name import session_name
 from airflow_provider_connect.connectors.postgresql.source import PostgreSQLSource
 from airflow_provider_connect.connectors.postgresql.table import (
     Table,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from psycopg import pq
 
-from airflow_provider_connect.connectors.postgresql.client import Connection, run
-from airflow_provider_connect.connectors.postgresql.names import TableName, literal, quoted
+from airflow_provider_connect.connectors._postgresql.client import Connection, run
+from airflow_provider_connect.connectors._postgresql.names import TableName, literal, quoted
 from airflow_provider_connect.engine.errors import Fatal
 
 DOCUMENT_COLUMN = "data"
