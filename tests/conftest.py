@@ -10,14 +10,26 @@ import pytest
 from tests.crash.victim import Victim
 from tests.services.kafka import Kafka
 from tests.services.kafka_server import KafkaServer, Listener
+from tests.services.keycloak import Keycloak
+from tests.services.keycloak_server import KeycloakServer
 from tests.services.postgresql import PostgreSQL
 from tests.services.postgresql_server import PostgreSQLServer
 from tests.services.process import Unavailable, free_port
 from tests.services.proxy import TcpProxy
+from tests.services.tls import Authority
 
-SERVICE_FIXTURES = {"kafka", "kafka_server", "kafka_proxy", "postgresql", "postgresql_server", "postgresql_proxy"}
+SERVICE_FIXTURES = {
+    "kafka",
+    "kafka_server",
+    "kafka_proxy",
+    "keycloak",
+    "keycloak_server",
+    "postgresql",
+    "postgresql_server",
+    "postgresql_proxy",
+}
 PROXIED = "PROXIED"
-Server = TypeVar("Server", KafkaServer, PostgreSQLServer)
+Server = TypeVar("Server")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -80,6 +92,28 @@ def postgresql_proxy(postgresql: PostgreSQL) -> Iterator[TcpProxy]:
     """A proxy in front of `postgresql`; `postgresql.through(proxy)` connects by it."""
     with TcpProxy(postgresql.address) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """The CA that signs the certificates of servers which the tests start with TLS."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def keycloak_server(authority: Authority) -> Iterator[KeycloakServer]:
+    """A Keycloak on this machine, by HTTP and by HTTPS; it has to run when the test ends."""
+    certificate = authority.server(name="keycloak")
+    files = (certificate.cert_file, certificate.key_file)
+    with closing(start_or_skip(lambda: KeycloakServer(files))) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def keycloak(request: pytest.FixtureRequest) -> Keycloak:
+    """Keycloak, from `CONNECT_TEST_KEYCLOAK` (its base URL) or started here."""
+    url = os.environ.get("CONNECT_TEST_KEYCLOAK")
+    return Keycloak(url or request.getfixturevalue("keycloak_server").url)
 
 
 @pytest.fixture(autouse=True)
