@@ -17,6 +17,8 @@ from tests.services.postgresql_server import PostgreSQLServer
 from tests.services.process import Unavailable, free_port
 from tests.services.proxy import TcpProxy
 from tests.services.tls import Authority
+from tests.services.trino import Trino
+from tests.services.trino_server import TrinoServer
 
 SERVICE_FIXTURES = {
     "kafka",
@@ -27,6 +29,8 @@ SERVICE_FIXTURES = {
     "postgresql",
     "postgresql_server",
     "postgresql_proxy",
+    "trino",
+    "trino_server",
 }
 PROXIED = "PROXIED"
 Server = TypeVar("Server")
@@ -114,6 +118,22 @@ def keycloak(request: pytest.FixtureRequest) -> Keycloak:
     """Keycloak, from `CONNECT_TEST_KEYCLOAK` (its base URL) or started here."""
     url = os.environ.get("CONNECT_TEST_KEYCLOAK")
     return Keycloak(url or request.getfixturevalue("keycloak_server").url)
+
+
+@pytest.fixture(scope="session")
+def trino_server(authority: Authority, keycloak_server: KeycloakServer) -> Iterator[TrinoServer]:
+    """A Trino on this machine, by HTTP without authentication, by HTTPS with passwords and tokens of Keycloak."""
+    certificate = authority.server(name="trino").key_and_cert_file
+    jwks_url = Keycloak(keycloak_server.url).jwks_url
+    with closing(start_or_skip(lambda: TrinoServer(certificate, jwks_url))) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def trino(request: pytest.FixtureRequest) -> Trino:
+    """Trino, from `CONNECT_TEST_TRINO` (its URL by HTTP) or started here."""
+    url = os.environ.get("CONNECT_TEST_TRINO")
+    return Trino(url or request.getfixturevalue("trino_server").url)
 
 
 @pytest.fixture(autouse=True)

@@ -38,6 +38,7 @@ from tests.services.postgresql_server import PostgreSQLServer
 from tests.services.process import Unavailable
 from tests.services.proxy import TcpProxy
 from tests.services.tls import Authority
+from tests.services.trino import Trino
 
 ROOT = Path(__file__).parents[1]
 GONE_SECONDS = 10.0
@@ -124,6 +125,16 @@ def test_keycloak_speaks_tls(keycloak_server: KeycloakServer, authority: Authori
         assert json.load(answer)["keys"]
     with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
         urllib.request.urlopen(url, context=ssl.create_default_context(cadata=Authority(tmp_path).cert))
+
+
+def test_trino_keeps_tables_in_its_catalogs(trino: Trino) -> None:
+    for catalog in ("iceberg", "memory"):
+        schema = trino.create_schema(catalog)
+        trino.execute(f"CREATE TABLE {catalog}.{schema}.t (x bigint)")
+        trino.execute(f"INSERT INTO {catalog}.{schema}.t VALUES 7")
+        assert trino.execute(f"SELECT x FROM {catalog}.{schema}.t") == [[7]]
+        trino.execute(f"DROP TABLE {catalog}.{schema}.t")
+        trino.execute(f"DROP SCHEMA {catalog}.{schema}")
 
 
 @pytest.mark.crash

@@ -77,8 +77,8 @@ def _command(java: Java, installation: Path, home: Path, *arguments: str) -> lis
 class KeycloakServer:
     """A Keycloak of this process, on ports that stay the same over restarts.
 
-    `certificate` (files of a PEM certificate chain and its key) makes it listen by HTTPS too. Without `prepared` it makes
-    its database from the realm file at its first start, instead of taking a copy of one that was made so before.
+    `certificate` (files of a PEM certificate chain and its key) makes it listen by HTTPS too. Without `prepared` it
+    makes its database from the realm file at its first start, instead of taking a copy of one that was made so before.
     """
 
     def __init__(self, certificate: tuple[Path, Path] | None = None, *, prepared: bool = True) -> None:
