@@ -66,7 +66,7 @@ class DeadLetters:
             return 0
         keys, values = zip(*self._letters, strict=True)
         rows = documents(pa.array(values, pa.binary()), "json", key=pa.array([k.encode() for k in keys], pa.binary()))
-        conversion = negotiate(("json",), False, self._sink.accepts())
+        conversion = negotiate(("json",), False, self._sink.accepts(), sink_codec=self._sink.codec)
         try:
             self._sink.write(Batch(conversion.apply(Batch(rows, checkpoint), ()), checkpoint))
             self._sink.flush()

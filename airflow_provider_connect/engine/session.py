@@ -107,7 +107,9 @@ class Session:
     def _open(self) -> None:
         self._open_sinks()
         transforms = self._plan.transforms()
-        conversion = negotiate(self._source.formats(), bool(transforms), self._sink.accepts())
+        conversion = negotiate(
+            self._source.formats(), bool(transforms), self._sink.accepts(), self._source.codec, self._sink.codec
+        )
         store: CheckpointStore | None = None
         if isinstance(self._sink, TransactionalSink):
             ledger: Ledger = self._sink
