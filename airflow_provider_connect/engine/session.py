@@ -116,7 +116,9 @@ class Session:
         else:
             store = self._lane.store()
             ledger = store.ledger(self._plan.flow)
-        letters = DeadLetters(self._plan.flow, type(self._sink).__name__, self._errors)
+        letters = DeadLetters(
+            self._plan.flow, self._plan.sink_type, self._errors, passed=self._plan.passes_dead_letters
+        )
         self._delivery = Delivery(
             self._plan.flow, self._lane.share.label, self._sink, ledger, store, letters,
             conversion, transforms,
