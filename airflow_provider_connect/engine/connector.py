@@ -145,7 +145,7 @@ class Source(Connector[C]):
        that sessions, heartbeats and rebalances go on. It returns no records and must not block.
     5. `close()`.
 
-    Threads: all of these are called by one thread, the lane's reader. `check`, `splits` and `lag` may be called by
+    Threads: all of these are called by one thread, the lane's reader. `check`, `splits`, `lag` and `lag_bytes` may be called by
     another and on a source that is not open.
     Order: the same position read again gives the same records in the same order, else the source is not replayable
     and says so with `replayable = False`; then no sink makes it better than at least once.
@@ -186,6 +186,10 @@ class Source(Connector[C]):
 
     def lag(self, checkpoint: Checkpoint) -> int | None:
         """Records past `checkpoint`, cheaply and without changing anything; None where it cannot be known."""
+        return None
+
+    def lag_bytes(self, checkpoint: Checkpoint) -> int | None:
+        """The same in bytes, for a source that knows these: a log that the system keeps until it is delivered."""
         return None
 
 
