@@ -8,16 +8,40 @@ from typing import TypeVar
 import pytest
 
 from tests.crash.victim import Victim
+from tests.services.clickhouse import ClickHouse
+from tests.services.clickhouse_server import ClickHouseServer
 from tests.services.kafka import Kafka
 from tests.services.kafka_server import KafkaServer, Listener
+from tests.services.keycloak import Keycloak
+from tests.services.keycloak_server import KeycloakServer
+from tests.services.nessie import Nessie
+from tests.services.nessie_server import NessieServer
 from tests.services.postgresql import PostgreSQL
 from tests.services.postgresql_server import PostgreSQLServer
 from tests.services.process import Unavailable, free_port
 from tests.services.proxy import TcpProxy
+from tests.services.secure_kafka import SecureKafka
+from tests.services.tls import Authority
+from tests.services.trino import Trino
+from tests.services.trino_server import TrinoServer
 
-SERVICE_FIXTURES = {"kafka", "kafka_server", "kafka_proxy", "postgresql", "postgresql_server", "postgresql_proxy"}
+SERVICE_FIXTURES = {
+    "clickhouse",
+    "clickhouse_server",
+    "kafka",
+    "kafka_server",
+    "kafka_proxy",
+    "keycloak",
+    "keycloak_server",
+    "postgresql",
+    "postgresql_server",
+    "postgresql_proxy",
+    "secure_kafka",
+    "trino",
+    "trino_server",
+}
 PROXIED = "PROXIED"
-Server = TypeVar("Server", KafkaServer, PostgreSQLServer)
+Server = TypeVar("Server")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -52,6 +76,13 @@ def kafka(request: pytest.FixtureRequest) -> Kafka:
     return Kafka(bootstrap_servers or request.getfixturevalue("kafka_server").bootstrap_servers)
 
 
+@pytest.fixture(scope="session")
+def secure_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
+    """A second broker, with a listener for each kind of TLS and SASL."""
+    with closing(start_or_skip(lambda: SecureKafka(tmp_path_factory.mktemp("certificates")))) as server:
+        yield server
+
+
 @pytest.fixture
 def kafka_proxy(kafka_server: KafkaServer) -> Iterator[TcpProxy]:
     """A proxy in front of the broker `kafka_server`: all connections of clients that start at its address use it."""
@@ -80,6 +111,72 @@ def postgresql_proxy(postgresql: PostgreSQL) -> Iterator[TcpProxy]:
     """A proxy in front of `postgresql`; `postgresql.through(proxy)` connects by it."""
     with TcpProxy(postgresql.address) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """The CA that signs the certificates of servers which the tests start with TLS."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def keycloak_server(authority: Authority) -> Iterator[KeycloakServer]:
+    """A Keycloak on this machine, by HTTP and by HTTPS; it has to run when the test ends."""
+    certificate = authority.server(name="keycloak")
+    files = (certificate.cert_file, certificate.key_file)
+    with closing(start_or_skip(lambda: KeycloakServer(files))) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def keycloak(request: pytest.FixtureRequest) -> Keycloak:
+    """Keycloak, from `CONNECT_TEST_KEYCLOAK` (its base URL) or started here."""
+    url = os.environ.get("CONNECT_TEST_KEYCLOAK")
+    return Keycloak(url or request.getfixturevalue("keycloak_server").url)
+
+
+@pytest.fixture(scope="session")
+def trino_server(authority: Authority, keycloak_server: KeycloakServer) -> Iterator[TrinoServer]:
+    """A Trino on this machine, by HTTP without authentication, by HTTPS with passwords and tokens of Keycloak."""
+    certificate = authority.server(name="trino").key_and_cert_file
+    jwks_url = Keycloak(keycloak_server.url).jwks_url
+    with closing(start_or_skip(lambda: TrinoServer(certificate, jwks_url))) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def trino(request: pytest.FixtureRequest) -> Trino:
+    """Trino, from `CONNECT_TEST_TRINO` (its URL by HTTP) or started here."""
+    url = os.environ.get("CONNECT_TEST_TRINO")
+    return Trino(url or request.getfixturevalue("trino_server").url)
+
+
+@pytest.fixture(scope="session")
+def nessie_server() -> Iterator[NessieServer]:
+    """A Nessie on this machine, in memory, with a store for its tables; it has to run when the test ends."""
+    with closing(start_or_skip(NessieServer)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nessie(request: pytest.FixtureRequest) -> Nessie:
+    """Nessie, from `CONNECT_TEST_NESSIE` or started here."""
+    url = os.environ.get("CONNECT_TEST_NESSIE")
+    return Nessie(url or request.getfixturevalue("nessie_server").url)
+
+
+@pytest.fixture(scope="session")
+def clickhouse_server() -> Iterator[ClickHouseServer]:
+    """A server on this machine that a test may stop, kill and start again; it has to run when the test ends."""
+    with closing(start_or_skip(ClickHouseServer)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def clickhouse(request: pytest.FixtureRequest) -> ClickHouse:
+    """ClickHouse, from `CONNECT_TEST_CLICKHOUSE` (host:http_port:native_port) or started here."""
+    address = os.environ.get("CONNECT_TEST_CLICKHOUSE")
+    return ClickHouse.at(address or request.getfixturevalue("clickhouse_server").address)
 
 
 @pytest.fixture(autouse=True)

@@ -133,7 +133,9 @@ def test_drivers_are_imported_by_their_connector_only():
             names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
             owners = [drivers[name.split(".")[0]] for name in names if name.split(".")[0] in drivers]
             if any(
-                not dotted(path).startswith((f"{PACKAGE}.connectors.{owner}", f"{PACKAGE}.hooks.{owner}"))
+                not dotted(path).startswith(
+                    (f"{PACKAGE}.connectors.{owner}", f"{PACKAGE}.connectors._{owner}", f"{PACKAGE}.hooks.{owner}")
+                )
                 for owner in owners
             ):
                 found.append(f"{path.relative_to(ROOT)}:{node.lineno}")

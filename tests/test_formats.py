@@ -8,6 +8,7 @@ import pytest
 
 from airflow_provider_connect.engine import registry
 from airflow_provider_connect.engine.batch import Batch, Checkpoint, documents
+from airflow_provider_connect.engine.codec import Codec
 from airflow_provider_connect.engine.config import Config
 from airflow_provider_connect.engine.errors import Fatal, FlowError, InvalidRecord
 from airflow_provider_connect.engine.formats import Conversion, negotiate
@@ -220,3 +221,49 @@ def test_setting_the_refused_rows_aside_leaves_the_rest_deliverable():
             keep = pa.array([index not in error.rows for index in range(len(given))])
             given = given.with_rows(given.rows.filter(keep))
     assert (refused, texts(rows)) == ([b"2", b"3"], ['{"a":1}', '{"a":2}'])
+
+
+# --- codecs that only a connector can configure
+
+
+class Reversed(Codec):
+    """Documents of which every byte is at the other end."""
+
+    def decode(self, documents):
+        turned = pa.array([value.as_py()[::-1] for value in documents.column("value")])
+        return registry.codec("json").decode(pa.RecordBatch.from_arrays([turned], ["value"]))
+
+    def encode(self, columns):
+        made = registry.codec("json").encode(columns)
+        return documents(pa.array([value[::-1] for value in made.column("value").to_pylist()]), "reversed@a")
+
+
+def own(*encodings):
+    return lambda encoding: Reversed() if encoding in encodings else None
+
+
+def test_the_source_decodes_what_only_it_can_read():
+    conversion = negotiate(("reversed@a",), False, ("columns",), source_codec=own("reversed@a"))
+    rows = conversion.apply(batch(b'}1:"a"{', encoding="reversed@a"), ())
+    assert rows.to_pylist() == [{"a": 1}]
+
+
+def test_the_sink_encodes_what_only_it_can_write():
+    conversion = negotiate(("json",), False, ("reversed@a",), sink_codec=own("reversed@a"))
+    rows = conversion.apply(batch(b'{"a":1}', key=pa.array([b"k"])), ())
+    assert (texts(rows), rows.column("key").to_pylist()) == (['}1:"a"{'], [b"k"])
+
+
+def test_the_same_encoding_passes_and_another_one_does_not():
+    both = {"source_codec": own("reversed@a"), "sink_codec": own("reversed@a", "reversed@b")}
+    same = negotiate(("reversed@a",), False, ("reversed@a",), **both)
+    assert (same.decoder, same.encoder) == (None, None)
+    other = negotiate(("reversed@a",), False, ("reversed@b",), **both)
+    assert isinstance(other.decoder, Reversed) and isinstance(other.encoder, Reversed)
+
+
+def test_a_codec_of_one_side_does_not_serve_the_other():
+    with pytest.raises(FlowError, match="nothing fits"):
+        negotiate(("reversed@a",), False, ("columns",), sink_codec=own("reversed@a"))
+    with pytest.raises(FlowError, match="nothing fits"):
+        negotiate(("json",), False, ("reversed@a",), source_codec=own("reversed@a"))

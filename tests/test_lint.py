@@ -114,6 +114,13 @@ def test_a_right_flow_has_no_problems():
             ["orders.yaml:8: spec.errors.type: connector 'ticker' is no sink"],
         ),
         (
+            f"source: {QUEUE}\nsink: {BOARD}\nerrors:\n  type: board\n  ackPolicy: sometimes\n",
+            [
+                "orders.yaml:9: spec.errors.ackPolicy: must be one of afterWrite, never, afterMainSinkSuccess, "
+                "but is 'sometimes'"
+            ],
+        ),
+        (
             f"source:\n  type: missing\nsink: {BOARD}",
             [
                 "orders.yaml:6: spec.source.type: type 'missing' needs the module 'nodriver': "

@@ -40,6 +40,7 @@ def test_values_add_up():
     metrics.error("retryable")
     metrics.retried()
     metrics.set_lag(42)
+    metrics.set_lag_bytes(4096)
     metrics.lanes(2)
     samples = scrape(metrics)
     assert samples["connect_records_total", "read"].value == 1500
@@ -51,6 +52,7 @@ def test_values_add_up():
     assert samples["connect_errors_total", "fatal"].value == 0
     assert samples["connect_retries_total",].value == 1
     assert samples["connect_lag_records",].value == 42
+    assert samples["connect_lag_bytes",].value == 4096
     assert samples["connect_lanes",].value == 2
     assert samples["connect_batch_seconds_count",].value == 2
     assert samples["connect_batch_seconds_bucket", "0.005"].value == 1

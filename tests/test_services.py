@@ -1,11 +1,16 @@
 """The services keep their promises: they answer, they end with their owner, and the proxy loses what it should."""
 
+import base64
+import json
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,10 +22,23 @@ from tests.conftest import start_or_skip
 from tests.services.downloads import cached
 from tests.services.kafka import Kafka
 from tests.services.kafka_server import KafkaServer
+from tests.services.keycloak import (
+    CLI,
+    CONNECTOR,
+    CONNECTOR_SECRET,
+    SHORTLIVED,
+    SHORTLIVED_SECONDS,
+    SHORTLIVED_SECRET,
+    USER,
+    Keycloak,
+)
+from tests.services.keycloak_server import KeycloakServer
 from tests.services.postgresql import PostgreSQL
 from tests.services.postgresql_server import PostgreSQLServer
 from tests.services.process import Unavailable
 from tests.services.proxy import TcpProxy
+from tests.services.tls import Authority
+from tests.services.trino import Trino
 
 ROOT = Path(__file__).parents[1]
 GONE_SECONDS = 10.0
@@ -84,6 +102,39 @@ def test_postgresql_is_ready_for_logical_replication(postgresql: PostgreSQL) -> 
     postgresql.execute(f"CREATE TABLE {schema}.t (x int)")
     postgresql.execute(f"INSERT INTO {schema}.t VALUES (%s)", 7)
     assert postgresql.execute(f"SELECT x FROM {schema}.t") == [(7,)]
+
+
+def test_keycloak_hands_out_tokens_by_its_three_clients(keycloak: Keycloak) -> None:
+    lives = []
+    for client, secret, user in [
+        (CONNECTOR, CONNECTOR_SECRET, None),
+        (CLI, None, USER),
+        (SHORTLIVED, SHORTLIVED_SECRET, USER),
+    ]:
+        body = keycloak.token(client, secret, user).split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(body + "=="))
+        assert claims["preferred_username"] == (user or f"service-account-{client}")
+        assert claims["iss"] == keycloak.issuer
+        lives.append(claims["exp"] - claims["iat"])
+    assert lives == [600, 600, SHORTLIVED_SECONDS]
+
+
+def test_keycloak_speaks_tls(keycloak_server: KeycloakServer, authority: Authority, tmp_path: Path) -> None:
+    url = Keycloak(keycloak_server.https_url).jwks_url
+    with urllib.request.urlopen(url, context=ssl.create_default_context(cadata=authority.cert)) as answer:
+        assert json.load(answer)["keys"]
+    with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
+        urllib.request.urlopen(url, context=ssl.create_default_context(cadata=Authority(tmp_path).cert))
+
+
+def test_trino_keeps_tables_in_its_catalogs(trino: Trino) -> None:
+    for catalog in ("iceberg", "memory"):
+        schema = trino.create_schema(catalog)
+        trino.execute(f"CREATE TABLE {catalog}.{schema}.t (x bigint)")
+        trino.execute(f"INSERT INTO {catalog}.{schema}.t VALUES 7")
+        assert trino.execute(f"SELECT x FROM {catalog}.{schema}.t") == [[7]]
+        trino.execute(f"DROP TABLE {catalog}.{schema}.t")
+        trino.execute(f"DROP SCHEMA {catalog}.{schema}")
 
 
 @pytest.mark.crash

@@ -57,7 +57,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _preview(flow: DataFlow, records: int, max_seconds: float) -> None:
     plan = flow.plan()
     source, transforms = plan.source(), plan.transforms()
-    parts = _read(source, plan.flow, _read_format(source.formats(), bool(transforms)), records, max_seconds)
+    read_format = _read_format(source.formats(), bool(transforms))
+    parts = _read(source, plan.flow, read_format, records, max_seconds)
+    if (codec := source.codec(read_format)) is not None:  # what its bytes hold only this source can tell
+        parts = [_applied(flow.spec.source.type, codec.decode, rows) for rows in parts]
     for rows in parts:
         _print("source", flow.spec.source.type, rows)
     for component, transform in zip(flow.spec.transformations, transforms, strict=True):

@@ -5,7 +5,7 @@ two shapes:
 
 * **columns**: one Arrow column per field, typed;
 * **documents**: the envelope schema, `value` being undecoded payload bytes whose encoding the schema's metadata names
-  (`json`, `avro`, `bytes`, `postgresql-copy`, ...). Nothing decodes them unless a transform or the sink needs columns.
+  (`json`, `bytes`, `postgresql-copy`, ...). Nothing decodes them unless a transform or the sink needs columns.
 
 `Batch.format` tells which: "columns", or the name of the documents' encoding.
 """

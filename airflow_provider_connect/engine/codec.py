@@ -11,7 +11,8 @@ class Codec(ABC):
     """Documents of one encoding (the envelope's `value`) to columns, and back.
 
     Both methods keep the number and order of rows. Rows that cannot be converted: `InvalidRecord(rows={index: why})`.
-    Called by the lane's writer thread; a codec may remember schemas between calls.
+    Called by the lane's writer thread; a codec may remember schemas between calls. One that asks a schema registry
+    raises Retryable while that is down, and is asked again for the same rows.
     """
 
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, SecretStr, ValidationError
 
@@ -51,6 +51,23 @@ class Component(BaseModel):
             shown = self.config.model_dump(by_alias=True, exclude_unset=True, mode="python")
             return {"type": self.type, self.type: _revealed(shown)}
         return {"type": self.type, self.type: dict(self.config)}
+
+
+AckPolicy = Literal["afterWrite", "never", "afterMainSinkSuccess"]
+
+ACK_POLICY = """When the checkpoint may pass a record that the sink refused. afterWrite: once the record is in this
+sink, and the flow goes on. never, or afterMainSinkSuccess, which is the same for a refused record: not at all; the
+record is copied into this sink and the flow stops before it, to read it again when it or the flow has been mended."""
+
+
+class ErrorSink(Component):
+    """The sink of the refused records, and what their being there means for the checkpoint."""
+
+    ack_policy: AckPolicy = "afterWrite"
+
+    def plain(self) -> dict[str, Any]:
+        """As in YAML."""
+        return {**super().plain(), **({"ackPolicy": self.ack_policy} if self.ack_policy != "afterWrite" else {})}
 
 
 def component_of(config: Config) -> Component:
@@ -108,6 +125,30 @@ def read_component(raw: Any, role: Role, report: Report) -> Component | None:
     component = Component(type=name, config=dict(config or {}))
     component._key = key if key in raw else name
     return component
+
+
+def read_error_sink(raw: Any, report: Report) -> ErrorSink | None:
+    """`errors:` from its YAML; None if something about it is wrong."""
+    if isinstance(raw, ErrorSink):
+        return raw
+    if isinstance(raw, Component):
+        return ErrorSink(type=raw.type, config=raw.config)
+    policy: Any = "afterWrite"
+    spellings = [key for key in ("ackPolicy", "ack_policy") if isinstance(raw, Mapping) and key in raw]
+    if spellings:
+        policy = raw[spellings[0]]
+        raw = {key: value for key, value in raw.items() if key not in spellings}
+    if len(spellings) > 1:
+        report(("ack_policy",), "'ackPolicy' and 'ack_policy' are two ways to write the same; keep one")
+    elif policy not in (known := get_args(AckPolicy)):
+        report((spellings[0],), f"must be one of {', '.join(known)}, but is {policy!r}")
+        return None
+    component = read_component(raw, "sink", report)
+    if component is None:
+        return None
+    found = ErrorSink(type=component.type, config=component.config, ack_policy=policy)
+    found._key = component.key
+    return found
 
 
 def find_class(name: str, role: Role) -> Any:

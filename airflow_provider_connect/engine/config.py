@@ -18,10 +18,13 @@ class FromConnection:
 
     `part` is `host`, `port`, `login`, `password`, `schema`, `uri`, or `extra.<name>` for a key of the extra JSON, which
     then becomes a field of the connection form. `label` is the form's label (default: made from the field's name).
+    A connection of the type `whole_extra_of`, another provider's, fills the (mapping) field with its whole extra,
+    without what other fields take.
     """
 
     part: str
     label: str | None = None
+    whole_extra_of: str | None = None
 
 
 _ACRONYMS = {"url": "URL", "id": "ID"}

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from airflow_provider_connect.engine.batch import Batch, Checkpoint
+from airflow_provider_connect.engine.codec import Codec
 from airflow_provider_connect.engine.config import Config, SinkConfig
 from airflow_provider_connect.engine.errors import ConnectError, Fatal
 from airflow_provider_connect.engine.ledger import Ledger
@@ -45,6 +46,16 @@ class Connector(ABC, Generic[C]):
         if isinstance(error, ConnectError):
             return error
         return Fatal(f"{type(error).__name__}: {error}")
+
+    def codec(self, encoding: str) -> Codec | None:
+        """The codec of an encoding among our formats that only our configuration can read or write, because it needs a
+        schema or a schema registry. Default: None, the registered codec of that name.
+
+        Such an encoding has a name of its own, that a sink and a source share only if the bytes mean the same to both:
+        then they pass untouched. Needs no `open`, and does no I/O before rows are converted, on the writer's thread;
+        what the codec then raises is a ConnectError. A sink answers None also for what it can only pass on.
+        """
+        return None
 
     @abstractmethod
     def check(self) -> str:
@@ -142,7 +153,7 @@ class Source(Connector[C]):
        that sessions, heartbeats and rebalances go on. It returns no records and must not block.
     5. `close()`.
 
-    Threads: all of these are called by one thread, the lane's reader. `check`, `splits` and `lag` may be called by
+    Threads: all of these are called by one thread, the lane's reader. `check`, `splits`, `lag` and `lag_bytes` may be called by
     another and on a source that is not open.
     Order: the same position read again gives the same records in the same order, else the source is not replayable
     and says so with `replayable = False`; then no sink makes it better than at least once.
@@ -183,6 +194,10 @@ class Source(Connector[C]):
 
     def lag(self, checkpoint: Checkpoint) -> int | None:
         """Records past `checkpoint`, cheaply and without changing anything; None where it cannot be known."""
+        return None
+
+    def lag_bytes(self, checkpoint: Checkpoint) -> int | None:
+        """The same in bytes, for a source that knows these: a log that the system keeps until it is delivered."""
         return None
 
 

@@ -8,13 +8,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
 
 from airflow_provider_connect.engine.batch import COLUMNS, Batch, Checkpoint, documents, format_of
 from airflow_provider_connect.engine.connector import Sink, TransactionalSink
-from airflow_provider_connect.engine.errors import Fatal
+from airflow_provider_connect.engine.errors import Fatal, InvalidRecord
 from airflow_provider_connect.engine.formats import negotiate
 from airflow_provider_connect.engine.ledger import Ledger
 
@@ -27,8 +27,10 @@ class DeadLetters:
     that a repetition after a crash can be told from a new dead letter.
     """
 
-    def __init__(self, flow: str, sink_type: str, sink: Sink[Any] | None) -> None:
+    def __init__(self, flow: str, sink_type: str, sink: Sink[Any] | None, *, passed: bool = True) -> None:
         self._flow, self._sink_type, self._sink = flow, sink_type, sink
+        self.passed = passed and sink is not None
+        """Whether the flow goes on when a record has been set aside."""
         self._letters: list[tuple[str, bytes]] = []
         self._splits: set[str] = set()
 
@@ -56,17 +58,28 @@ class DeadLetters:
             }
             self._letters.append((identity, json.dumps(letter, default=str).encode()))
 
+    def stop(self, first: pa.RecordBatch, last: pa.RecordBatch, refused: InvalidRecord) -> NoReturn:
+        """Fatal, for a flush of which nothing has been written and one record or more are refused."""
+        raise Fatal(
+            f"of the records from {_identity(self._flow, first)} to {_identity(self._flow, last)}, of which none is "
+            f"committed, at least one was refused: {refused}. Mend the record or the flow, or add an `errors:` sink "
+            "(with `ackPolicy: afterWrite`) to set such records aside"
+        )
+
     def forget(self) -> None:
         """Drop what was collected since the last flush: its batches will be delivered again."""
         self._letters.clear()
 
     def flush(self, checkpoint: Checkpoint) -> int:
-        """Make what was collected durable; returns how many. Must return before `checkpoint` is committed."""
+        """Make what was collected durable; returns how many. Must return before `checkpoint` is committed.
+
+        Fatal, when that is done, if the checkpoint must not pass them.
+        """
         if not self._letters or self._sink is None:
             return 0
         keys, values = zip(*self._letters, strict=True)
         rows = documents(pa.array(values, pa.binary()), "json", key=pa.array([k.encode() for k in keys], pa.binary()))
-        conversion = negotiate(("json",), False, self._sink.accepts())
+        conversion = negotiate(("json",), False, self._sink.accepts(), sink_codec=self._sink.codec)
         try:
             self._sink.write(Batch(conversion.apply(Batch(rows, checkpoint), ()), checkpoint))
             self._sink.flush()
@@ -74,8 +87,13 @@ class DeadLetters:
                 self._commit(self._sink, checkpoint)
         except Exception as error:
             raise self._sink.classify(error) from error
-        written = len(self._letters)
+        written, first = len(self._letters), json.loads(values[0])["error"]["message"]
         self._letters.clear()
+        if not self.passed:
+            raise Fatal(
+                f"{written} records were refused, the first ({keys[0]}): {first}. They are copied into the `errors:` "
+                "sink, and its ackPolicy keeps the checkpoint before them; mend them or the flow and start it again"
+            )
         return written
 
     def _commit(self, ledger: Ledger, checkpoint: Checkpoint) -> None:
@@ -111,7 +129,7 @@ def _original(row: pa.RecordBatch) -> Any:
     try:
         return json.loads(value)
     except ValueError:
-        return _text(value)
+        return {"original_data": _text(value)}
 
 
 def _text(value: Any) -> Any:

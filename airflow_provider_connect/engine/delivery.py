@@ -120,8 +120,8 @@ class Delivery:
             return
         try:
             self._write(batch)
-        except InvalidRecord:
-            self._take_apart()
+        except InvalidRecord as error:
+            self._take_apart(error)
 
     def commit(self) -> Committed:
         """Make everything added since the last commit durable, together with its checkpoint."""
@@ -135,14 +135,14 @@ class Delivery:
             if isinstance(self._sink, IdempotentSink):
                 self._write_under_token(self._sink, checkpoint)
             self._sorted(self._sink.flush)
-        except InvalidRecord:
-            self._take_apart()
+        except InvalidRecord as error:
+            self._take_apart(error)
         dead = self._dead_letters.flush(checkpoint)
         try:
             self._commit_checkpoint(checkpoint)
-        except InvalidRecord:
+        except InvalidRecord as error:
             # A constraint that the target only checks at its commit.
-            self._take_apart()
+            self._take_apart(error)
             dead += self._dead_letters.flush(checkpoint)
             self._commit_checkpoint(checkpoint)
         committed = Committed(checkpoint, self.records, self.bytes, dead, time.monotonic() - began, self._oldest())
@@ -189,8 +189,8 @@ class Delivery:
             try:
                 for batch in self._batches:
                     self._write(batch)
-            except InvalidRecord:
-                self._take_apart()
+            except InvalidRecord as error:
+                self._take_apart(error)
         return None
 
     # --- how
@@ -220,10 +220,15 @@ class Delivery:
                 self._dead_letters.add(batch.rows, error.rows, "invalid_record")
                 batch = batch.with_rows(_without(batch.rows, error.rows))
 
-    def _take_apart(self) -> None:
+    def _take_apart(self, refused: InvalidRecord) -> None:
         """Find the rows that the sink refuses, set them aside and write all others again."""
         if isinstance(self._sink, TransactionalSink):
             self._sink.abort()
+        elif isinstance(self._sink, IdempotentSink) and not self._dead_letters.passed:
+            # The flow stops, and may be mended: then the whole flush comes again under its token, and none of its rows
+            # may be there already under that of a part.
+            first, last = self._batches[0].rows, self._batches[-1].rows
+            self._dead_letters.stop(first.slice(0, 1), last.slice(last.num_rows - 1), refused)
         self._dead_letters.forget()
         self._careful = True
         for number, batch in enumerate(self._batches):

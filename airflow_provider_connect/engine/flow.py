@@ -23,11 +23,13 @@ from pydantic import PrivateAttr, ValidationError
 
 from airflow_provider_connect.engine.component import (
     Component,
+    ErrorSink,
     Role,
     check_component,
     component_of,
     connection_ids,
     read_component,
+    read_error_sink,
     resolve_component,
 )
 from airflow_provider_connect.engine.config import Config
@@ -174,7 +176,9 @@ class DataFlow(Config):
             source=partial(source, source_config),
             sink=partial(sink, sink_config),
             transforms=partial(_made, steps),
+            sink_type=self.spec.sink.type,
             errors=errors[0] if errors else None,
+            passes_dead_letters=self.spec.errors is None or self.spec.errors.ack_policy == "afterWrite",
             parallelism=self.spec.parallelism,
             retry=RetryPolicy(retry.attempts, retry.first_seconds, retry.longest_seconds),
             checkpoints=checkpoints,
@@ -297,9 +301,10 @@ def _with_components(
 
     def checked(raw: Any, role: Role, *where: str | int) -> Component:
         report = _reporter(document, ("spec", *where), problems)
-        component = read_component(raw, role, report)
+        errors = where == ("errors",)
+        component = read_error_sink(raw, report) if errors else read_component(raw, role, report)
         if component is None:
-            return _PLACEHOLDER
+            return ErrorSink(type="-", config={}) if errors else _PLACEHOLDER
         check_component(component, role, report, strict)
         return component
 

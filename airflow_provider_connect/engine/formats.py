@@ -6,7 +6,7 @@ avoided: without transforms, a format that both sides speak passes untouched.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,13 @@ from airflow_provider_connect.engine.errors import ConnectError, Fatal, FlowErro
 from airflow_provider_connect.engine.transform import ROW, Transform
 
 _OPAQUE = "bytes"
+
+Codecs = Callable[[str], Codec | None]
+"""What `Connector.codec` is: the codec of an encoding that needs the connector's configuration, else None."""
+
+
+def _registered_only(encoding: str) -> Codec | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +95,13 @@ class Conversion:
         return {}
 
 
-def negotiate(source_formats: Sequence[str], has_transforms: bool, sink_accepts: Sequence[str]) -> Conversion:
+def negotiate(
+    source_formats: Sequence[str],
+    has_transforms: bool,
+    sink_accepts: Sequence[str],
+    source_codec: Codecs = _registered_only,
+    sink_codec: Codecs = _registered_only,
+) -> Conversion:
     """How rows get from a source that reads in `source_formats` to a sink that takes `sink_accepts`.
 
     1. Without transforms: the sink's favourite among the formats the source reads in; nothing is converted.
@@ -96,6 +109,7 @@ def negotiate(source_formats: Sequence[str], has_transforms: bool, sink_accepts:
        codec.
     3. What comes out is passed as columns if the sink takes them, else in its favourite encoding that has a codec.
 
+    A codec is the connector's own (`source_codec` decodes, `sink_codec` encodes), else the registered one of the name.
     Opaque payloads ("bytes") become the envelope's columns, but never documents of another encoding.
     FlowError, which names both sides, if nothing fits.
     """
@@ -103,9 +117,10 @@ def negotiate(source_formats: Sequence[str], has_transforms: bool, sink_accepts:
         for name in sink_accepts:
             if name in source_formats:
                 return Conversion(name)
-    read, decoder = _reading(source_formats, opaque=COLUMNS in sink_accepts or _OPAQUE in sink_accepts)
+    opaque = COLUMNS in sink_accepts or _OPAQUE in sink_accepts
+    read, decoder = _reading(source_formats, opaque, source_codec)
     wanted = [_OPAQUE] if read == _OPAQUE and COLUMNS not in sink_accepts else sink_accepts
-    encoder = None if COLUMNS in sink_accepts else _encoder(wanted)
+    encoder = None if COLUMNS in sink_accepts else _encoder(wanted, sink_codec)
     if read is None or (encoder is None and COLUMNS not in sink_accepts):
         if set(source_formats) == {_OPAQUE}:
             remedy = "an opaque payload is not converted; name its encoding at the source, e.g. format: json"
@@ -119,19 +134,27 @@ def negotiate(source_formats: Sequence[str], has_transforms: bool, sink_accepts:
     return Conversion(read, decoder, encoder)
 
 
-def _reading(formats: Sequence[str], opaque: bool) -> tuple[str | None, Codec | None]:
+def _reading(formats: Sequence[str], opaque: bool, own: Codecs) -> tuple[str | None, Codec | None]:
     if COLUMNS in formats:
         return COLUMNS, None
     for name in sorted(formats, key=lambda name: name == _OPAQUE):
-        if name in registry.names("codecs") and (opaque or name != _OPAQUE):
-            return name, registry.codec(name)
+        if (opaque or name != _OPAQUE) and (codec := codec_of(name, own)) is not None:
+            return name, codec
     return None, None
 
 
-def _encoder(accepts: Sequence[str]) -> Codec | None:
-    """A codec for the first encoding that can be made, which codecs for reading only deny."""
+def codec_of(encoding: str, own: Codecs) -> Codec | None:
+    """The codec of an encoding: the connector's `own`, else the registered one; None if there is neither."""
+    codec = own(encoding)
+    return registry.codec(encoding) if codec is None and encoding in registry.names("codecs") else codec
+
+
+def _encoder(accepts: Sequence[str], own: Codecs) -> Codec | None:
+    """A codec for the first encoding that can be made, which registered codecs for reading only deny."""
     nothing = pa.RecordBatch.from_pylist([], pa.schema([pa.field("value", pa.binary())]))
     for name in accepts:
+        if (configured := own(name)) is not None:
+            return configured
         if name in registry.names("codecs"):
             codec = registry.codec(name)
             try:

@@ -55,6 +55,12 @@ LAG = MetricSpec(
     ("flow",),
     "Records between the committed checkpoint and the end of the source; absent where the source cannot know.",
 )
+LAG_BYTES = MetricSpec(
+    "connect_lag_bytes",
+    "gauge",
+    ("flow",),
+    "Bytes of log between the committed checkpoint and the log's end, kept for the flow; absent for other sources.",
+)
 LANES = MetricSpec("connect_lanes", "gauge", ("flow",), "Lanes that are running.")
 BATCH_SECONDS = MetricSpec(
     "connect_batch_seconds",
@@ -71,7 +77,7 @@ END_TO_END_SECONDS = MetricSpec(
     (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0),
 )
 
-METRICS = (RECORDS, BYTES, BATCHES, ERRORS, RETRIES, LAG, LANES, BATCH_SECONDS, END_TO_END_SECONDS)
+METRICS = (RECORDS, BYTES, BATCHES, ERRORS, RETRIES, LAG, LAG_BYTES, LANES, BATCH_SECONDS, END_TO_END_SECONDS)
 """Every metric of a flow. `process_*` (memory, CPU, open files) of the standard collector come on top, on Linux."""
 
 
@@ -100,6 +106,7 @@ class FlowMetrics:
         self._errors = dict.fromkeys(ERROR_KINDS, 0)
         self._batches = self._retries = self._lanes = 0
         self._lag: int | None = None
+        self._lag_bytes: int | None = None
         self._batch_seconds = _Observations(BATCH_SECONDS.buckets)
         self._end_to_end = _Observations(END_TO_END_SECONDS.buckets)
 
@@ -142,6 +149,10 @@ class FlowMetrics:
         """The flow is so many records behind; None where the source cannot know (any more)."""
         self._lag = records
 
+    def set_lag_bytes(self, count: int | None) -> None:
+        """The flow is so many bytes of log behind; None where the source does not count these."""
+        self._lag_bytes = count
+
     def lanes(self, running: int) -> None:
         """So many lanes are running."""
         self._lanes = running
@@ -176,7 +187,7 @@ class FlowMetrics:
             for label, value in values.items():
                 counter.add_metric([self._flow, label][: len(spec.labels)], value)
             yield counter
-        for spec, present in ((LAG, self._lag), (LANES, self._lanes)):
+        for spec, present in ((LAG, self._lag), (LAG_BYTES, self._lag_bytes), (LANES, self._lanes)):
             gauge = GaugeMetricFamily(spec.name, spec.help, labels=spec.labels)
             if present is not None:
                 gauge.add_metric([self._flow], present)

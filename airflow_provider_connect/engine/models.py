@@ -111,3 +111,12 @@ def filled_by_connection(model: type[BaseModel]) -> bool:
         if mark_of(info) or (nested and filled_by_connection(nested)):
             return True
     return False
+
+
+def extra_keys(model: type[BaseModel]) -> Iterator[str]:
+    """The keys of a connection's extra that fields of this model, or of a model within, take."""
+    for info in model.model_fields.values():
+        if (mark := mark_of(info)) and mark.part.startswith("extra."):
+            yield mark.part.removeprefix("extra.")
+        elif nested := model_of(info.annotation):
+            yield from extra_keys(nested)

@@ -25,7 +25,11 @@ class Plan:
     source: Callable[[], Source[Any]]
     sink: Callable[[], Sink[Any]]
     transforms: Callable[[], Sequence[Transform[Any]]] = tuple
+    sink_type: str = "sink"
+    """What the flow calls its sink's type; dead letters name it."""
     errors: Callable[[], Sink[Any]] | None = None
+    passes_dead_letters: bool = True
+    """Whether a record that is in `errors` is dealt with. Else the flow stops before it, to read it again."""
     parallelism: int = 1
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     checkpoints: str = ""

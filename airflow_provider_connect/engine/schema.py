@@ -5,12 +5,12 @@ What only a model's own validators know (two fields that exclude each other, say
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, BeforeValidator
 
 from airflow_provider_connect.engine import registry
-from airflow_provider_connect.engine.component import Role, find_class
+from airflow_provider_connect.engine.component import ACK_POLICY, AckPolicy, Role, find_class
 from airflow_provider_connect.engine.config import Config
 from airflow_provider_connect.engine.errors import FlowError
 from airflow_provider_connect.engine.models import field_named, filled_by_connection, mark_of, model_of, name_of
@@ -31,14 +31,14 @@ def flow_schema() -> Schema:
     spec = _object(Spec, "spec", defs)
     defs["SecretRef"] = _object(SecretRef, "SecretRef", defs)
     for field, role in COMPONENT_FIELDS.items():
-        reference = _component(role, defs)
+        reference = _errors(defs) if field == "errors" else _component(role, defs)
         if field == "transformations":
             reference = {"type": "array", "items": reference, "default": []}
         elif field == "errors":
             reference = {"anyOf": [reference, {"type": "null"}]}
         description = spec["properties"][field]["description"]
         spec["properties"][field] = {"description": description, **reference}
-    for name in [name for name in defs if name in ("spec.Component", "spec.Config")]:
+    for name in [name for name in defs if name in ("spec.Component", "spec.ErrorSink", "spec.Config")]:
         del defs[name]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -86,6 +86,22 @@ def _component(role: Role, defs: Schema) -> Schema:
     if name not in defs:
         defs[name] = {"oneOf": _types(role, defs) or [False]}
     return {"$ref": _REF + name}
+
+
+def _errors(defs: Schema) -> Schema:
+    """A sink with its `ackPolicy`."""
+    _component("sink", defs)
+    policy = {"enum": list(get_args(AckPolicy)), "default": "afterWrite"}
+    both = {"ackPolicy": {"description": " ".join(ACK_POLICY.split()), **policy}, "ack_policy": policy}
+    twice = {"not": {"required": list(both)}}
+    defs["errors"] = {
+        "oneOf": [
+            variant and {**variant, "properties": {**variant["properties"], **both}}
+            for variant in defs["sink"]["oneOf"]
+        ],
+        **twice,
+    }
+    return {"$ref": _REF + "errors"}
 
 
 def _types(role: Role, defs: Schema) -> list[Schema]:

@@ -19,6 +19,7 @@ from airflow_provider_connect.engine.connections import Connection, ConnectionLo
 from airflow_provider_connect.engine.errors import FlowError
 from airflow_provider_connect.engine.lint import Where, explain, kind_of
 from airflow_provider_connect.engine.models import (
+    extra_keys,
     field_named,
     filled_by_connection,
     key_of,
@@ -193,17 +194,26 @@ def _inner_by_name(value: Any, model: type[BaseModel] | None) -> Any:
     return [_inner_by_name(item, model) for item in value] if isinstance(value, list) else value
 
 
-def _from_connection(model: type[BaseModel], connection: Connection) -> dict[str, Any]:
+def _from_connection(
+    model: type[BaseModel], connection: Connection, root: type[BaseModel] | None = None
+) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, info in model.model_fields.items():
         nested = model_of(info.annotation)
         if mark := mark_of(info):
             value = connection.part(mark.part)
+            if mark.whole_extra_of and connection.conn_type == mark.whole_extra_of:
+                taken = set(extra_keys(root or model))
+                value = {key: value for key, value in connection.extra.items() if key not in taken}
             if value is not None and value != "":
                 if mark.part == "host" and connection.port and takes(info.annotation, list, tuple):
                     value = _with_port(str(value), connection.port)
                 values[name] = _fitting(value, info.annotation)
-        elif nested and not takes(info.annotation, list, tuple) and (inner := _from_connection(nested, connection)):
+        elif (
+            nested
+            and not takes(info.annotation, list, tuple)
+            and (inner := _from_connection(nested, connection, root or model))
+        ):
             values[name] = inner
     return values
 

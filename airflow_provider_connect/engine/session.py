@@ -109,14 +109,18 @@ class Session:
     def _open(self) -> None:
         self._open_sinks()
         transforms = self._plan.transforms()
-        conversion = negotiate(self._source.formats(), bool(transforms), self._sink.accepts())
+        conversion = negotiate(
+            self._source.formats(), bool(transforms), self._sink.accepts(), self._source.codec, self._sink.codec
+        )
         store: CheckpointStore | None = None
         if isinstance(self._sink, TransactionalSink):
             ledger: Ledger = self._sink
         else:
             store = self._lane.store()
             ledger = store.ledger(self._plan.flow)
-        letters = DeadLetters(self._plan.flow, type(self._sink).__name__, self._errors)
+        letters = DeadLetters(
+            self._plan.flow, self._plan.sink_type, self._errors, passed=self._plan.passes_dead_letters
+        )
         self._delivery = Delivery(
             self._plan.flow, self._lane.share.label, self._sink, ledger, store, letters,
             conversion, transforms,

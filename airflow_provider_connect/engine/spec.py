@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from airflow_provider_connect.engine.component import Component, Role
+from airflow_provider_connect.engine.component import Component, ErrorSink, Role
 from airflow_provider_connect.engine.config import Config
 from airflow_provider_connect.engine.plan import Plan
 from airflow_provider_connect.engine.retry import RetryPolicy
@@ -71,7 +71,7 @@ class Spec(Config):
     """Where records go."""
     transformations: list[Component] = Field(default_factory=list)
     """What happens to the records in between, in this order."""
-    errors: Component | None = None
+    errors: ErrorSink | None = None
     """Sink for records that a transform or the sink refuses; without it, such a record stops the flow."""
     parallelism: int = Field(default=1, ge=1, le=256)
     """Lanes within one worker, each with its own part of the source, its own sink and its own transaction."""

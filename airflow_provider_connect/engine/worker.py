@@ -194,6 +194,7 @@ class Worker:
         try:
             with self._plan.source() as source:
                 self._lag = source.lag(self._checkpoint)
+                self.metrics.set_lag_bytes(source.lag_bytes(self._checkpoint))
         except Exception as error:
             log.debug("flow=%s lag is unknown: %s", self._plan.flow, error)
             self._lag = None

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 import psycopg
 
-from airflow_provider_connect.connectors.postgresql.client import connect, describe_server
-from airflow_provider_connect.connectors.postgresql.config import PostgreSQLConfig
+from airflow_provider_connect.connectors._postgresql.client import connect, describe_server
+from airflow_provider_connect.connectors._postgresql.config import PostgreSQLConfig
 from airflow_provider_connect.hooks.connector import ConnectorHook
 
 

@@ -50,7 +50,7 @@ def test_tls_and_sasl_become_librdkafka_properties(tmp_path):
     path.write_text(PEM)
     config = source(
         tls={"caFile": str(path), "cert": PEM, "key": KEY, "keyPassword": "p"},
-        sasl={"mechanism": "SCRAM-SHA-512", "username": "u", "password": "secret"},
+        sasl={"mechanism": "SCRAM-SHA-512", "username": "u", "password": "geheimnis"},
     )
     found = common_properties(config)
     assert found["security.protocol"] == "SASL_SSL"
@@ -58,8 +58,12 @@ def test_tls_and_sasl_become_librdkafka_properties(tmp_path):
     assert found["ssl.key.password"] == "p"
     assert found["enable.ssl.certificate.verification"] is True
     assert found["ssl.endpoint.identification.algorithm"] == "https"
-    assert (found["sasl.mechanism"], found["sasl.username"], found["sasl.password"]) == ("SCRAM-SHA-512", "u", "secret")
-    assert "secret" not in repr(config) and "PRIVATE KEY" not in repr(config)
+    assert (found["sasl.mechanism"], found["sasl.username"], found["sasl.password"]) == (
+        "SCRAM-SHA-512",
+        "u",
+        "geheimnis",
+    )
+    assert "geheimnis" not in repr(config) and "PRIVATE KEY" not in repr(config)
 
 
 def test_verification_is_only_off_when_asked():

@@ -6,20 +6,18 @@ import json
 import pyarrow as pa
 import pytest
 
+from airflow_provider_connect.connectors._postgresql.copy_stream import Rows
 from airflow_provider_connect.connectors.postgresql import (
-    PostgreSQLSink,
-    PostgreSQLSinkConfig,
     PostgreSQLSource,
     PostgreSQLSourceConfig,
 )
 from airflow_provider_connect.connectors.postgresql.copy_binary import split_tuples
-from airflow_provider_connect.connectors.postgresql.copy_stream import Rows
 from airflow_provider_connect.engine.batch import Batch, Checkpoint, envelope_schema
-from airflow_provider_connect.engine.connector import SinkContext
 from airflow_provider_connect.engine.dead_letters import DeadLetters
-from airflow_provider_connect.engine.errors import EndOfInput, Fatal, InvalidRecord, Retryable
+from airflow_provider_connect.engine.errors import Fatal, InvalidRecord, Retryable
 from airflow_provider_connect.engine.formats import negotiate
 from airflow_provider_connect.testing.source import RecordedContext
+from tests.connectors.postgresql_tables import OnSchema
 
 TEXT, BINARY = "postgresql-copy", "postgresql-copy-binary"
 
@@ -59,108 +57,74 @@ TYPES = {
 }
 
 
-class OnSchema:
-    @pytest.fixture(autouse=True)
-    def _schema(self, postgresql):
-        self.postgresql = postgresql
-        self.schema = postgresql.create_schema()
-        self.opened = []
-        yield
-        for one in self.opened:
-            one.close()
-        postgresql.execute(f"DROP SCHEMA {self.schema} CASCADE")
+class FromHereToThere(OnSchema):
+    """Tables `here` and `there`, or others of these tests."""
 
-    def create(self, name, columns):
-        self.postgresql.execute(f"CREATE TABLE {self.schema}.{name} ({columns})")
+    def in_schema(self, table):
+        return {"table": f"{self.schema}.{table}"} if table is not None else {}
 
-    def source(self, table="here", **config):
-        config = {"connection_string": self.postgresql.dsn, "poll_interval": 0.05, **config}
-        if table is not None:
-            config["table"] = f"{self.schema}.{table}"
-        source = PostgreSQLSource(PostgreSQLSourceConfig(**config))
-        self.opened.append(source)
-        return source
+    def source_of(self, table="here", **config):
+        return self.source(**self.in_schema(table), **config)
 
-    def reading(self, format=BINARY, stored=None, drain=True, **config):
-        source = self.source(**config)
-        source.open(RecordedContext(self.schema, format, stored=stored, drain=drain))
-        return source
+    def reading_of(self, format=BINARY, table="here", **config):
+        return self.reading(format, **self.in_schema(table), **config)
 
-    def sink(self, source, table="there", **config):
-        sink = PostgreSQLSink(
-            PostgreSQLSinkConfig(connection_string=self.postgresql.dsn, table=f"{self.schema}.{table}", **config)
-        )
-        self.opened.append(sink)
-        sink.open(SinkContext(self.schema, source=source))
-        sink.claim(["0"])
-        return sink
-
-    def batches(self, source, max_records=1000):
-        found = []
-        while True:
-            try:
-                batch = source.read(max_records, 0.2)
-            except EndOfInput:
-                return found
-            if batch is not None:
-                found.append(batch)
+    def sink_of(self, source, table="there", **config):
+        return self.sink(source=source, **self.in_schema(table), **config)
 
     def copied(self, max_records=1000, **config):
         """The flow's way: what both sides agree on, read and written."""
-        source = self.source(**config)
-        sink = self.sink(source)
+        source = self.source_of(**config)
+        sink = self.sink_of(source)
         chosen = negotiate(source.formats(), False, sink.accepts()).read_format
         source.open(RecordedContext(self.schema, chosen, drain=True))
-        for batch in self.batches(source, max_records):
-            sink.write(batch)
-        sink.flush()
-        sink.commit(Checkpoint({"0": 1}))
+        self.deliver(sink, *self.batches(source, max_records))
         return chosen
 
-    def rows(self, table):
-        return self.postgresql.execute(f"SELECT t::text FROM {self.schema}.{table} t ORDER BY id")
+    def all(self, table):
+        return [text for _, text in self.rows("id, t::text", f"{self.schema}.{table}")]
 
     def chosen(self, source=None, **config):
-        source = source or self.source()
-        return negotiate(source.formats(), False, self.sink(source, **config).accepts()).read_format
+        source = source or self.source_of()
+        return negotiate(source.formats(), False, self.sink_of(source, **config).accepts()).read_format
 
 
-class TestPassThrough(OnSchema):
+class TestPassThrough(FromHereToThere):
     @pytest.mark.parametrize("max_records", [1, 1000])
     def test_every_type(self, max_records):
         columns = "id bigint PRIMARY KEY, " + ", ".join(f"{name} {kind}" for name, (kind, _) in TYPES.items())
-        self.create("here", columns)
-        self.create("there", columns)
+        self.create(columns, "here")
+        self.create(columns, "there")
         for number in range(3):
             values = [(values[number] if number < len(values) else "NULL") for _, values in TYPES.values()]
             self.postgresql.execute(f"INSERT INTO {self.schema}.here VALUES ({number}, {', '.join(values)})")
         assert self.copied(max_records) == BINARY
-        assert self.rows("there") == self.rows("here")
-        assert len(self.rows("there")) == 3
+        assert self.all("there") == self.all("here")
+        assert len(self.all("there")) == 3
 
     def test_a_query_and_an_empty_table(self):
-        self.create("here", "id int PRIMARY KEY, txt text")
-        self.create("there", "txt text, other int DEFAULT 5, id int")
+        self.create("id int PRIMARY KEY, txt text", "here")
+        self.create("txt text, other int DEFAULT 5, id int", "there")
         assert self.copied() == BINARY
         self.postgresql.execute(f"INSERT INTO {self.schema}.here VALUES (1, 'x')")
         query = f"SELECT id, upper(txt) AS txt FROM {self.schema}.here"
         assert self.copied(table=None, query=query) == BINARY
-        assert self.rows("there") == [("(X,5,1)",)]
+        assert self.all("there") == ["(X,5,1)"]
 
     @pytest.mark.parametrize("format", [TEXT, BINARY, "json"])
     def test_a_poll_without_rows(self, format):
-        self.create("here", "id int PRIMARY KEY")
-        source = self.reading(format, table=None, query=f"SELECT * FROM {self.schema}.here")
+        self.create("id int PRIMARY KEY", "here")
+        source = self.reading_of(format, table=None, query=f"SELECT * FROM {self.schema}.here")
         assert [(len(batch), batch.checkpoint) for batch in self.batches(source)] == [(0, {"query": {"polls": 1}})]
 
     def test_wide_rows_across_many_reads(self):
-        self.create("here", "id int PRIMARY KEY, txt text")
-        self.create("there", "id int PRIMARY KEY, txt text")
+        self.create("id int PRIMARY KEY, txt text", "here")
+        self.create("id int PRIMARY KEY, txt text", "there")
         self.postgresql.execute(
             f"INSERT INTO {self.schema}.here SELECT n, repeat('x', n % 700) FROM generate_series(1, 20000) n"
         )
         assert self.copied(max_records=777) == BINARY
-        assert self.rows("there") == self.rows("here")
+        assert self.all("there") == self.all("here")
 
     @pytest.mark.parametrize(
         ("here", "there"),
@@ -177,38 +141,38 @@ class TestPassThrough(OnSchema):
     )
     def test_text_where_types_differ_or_are_local(self, here, there):
         self.postgresql.execute(f"CREATE TYPE {self.schema}.mood AS ENUM ('a'); CREATE DOMAIN {self.schema}.few AS int")
-        self.create("here", here.format(self.schema))
-        self.create("there", there.format(self.schema))
+        self.create(here.format(self.schema), "here")
+        self.create(there.format(self.schema), "there")
         self.postgresql.execute(f"INSERT INTO {self.schema}.here (id) VALUES (1)")
         assert self.copied() == TEXT
-        assert self.rows("there") == self.rows("here")
+        assert self.all("there") == self.all("here")
 
     def test_text_for_upserts_and_columns_left_out(self):
-        self.create("here", "id int PRIMARY KEY, a int")
-        self.create("there", "id int PRIMARY KEY")
+        self.create("id int PRIMARY KEY, a int", "here")
+        self.create("id int PRIMARY KEY", "there")
         assert self.chosen(ignore_unknown_columns=True) == TEXT
-        self.create("same", "id int PRIMARY KEY, a int")
+        self.create("id int PRIMARY KEY, a int", "same")
         assert self.chosen(table="same", upsert_mode=True) == TEXT
         assert self.chosen(table="same") == BINARY
-        self.create("computed", "id int PRIMARY KEY, a int GENERATED ALWAYS AS (id * 2) STORED")
+        self.create("id int PRIMARY KEY, a int GENERATED ALWAYS AS (id * 2) STORED", "computed")
         assert self.chosen(table="computed", ignore_unknown_columns=True) == TEXT
 
     def test_other_sinks_and_transforms_never_get_tuples(self):
-        self.create("here", "id int PRIMARY KEY")
-        formats = self.source().formats()
+        self.create("id int PRIMARY KEY", "here")
+        formats = self.source_of().formats()
         assert negotiate(formats, True, (BINARY, TEXT, "columns", "json")).read_format == TEXT
         assert negotiate(formats, False, ("json", "bytes")).read_format == "json"
         assert negotiate(formats, False, ("columns",)).read_format == TEXT
-        assert BINARY not in self.source(raw_mode=True).formats()
+        assert BINARY not in self.source_of(raw_mode=True).formats()
 
     def test_a_source_that_cannot_be_reached_is_not_the_sinks_error(self):
-        self.create("there", "id int")
+        self.create("id int", "there")
         gone = PostgreSQLSource(PostgreSQLSourceConfig(connection_string="postgres://127.0.0.1:1/none", table="t"))
-        assert self.sink(gone).accepts()[0] == TEXT
-        assert self.sink(self.source("missing")).accepts()[0] == TEXT
+        assert self.sink_of(gone).accepts()[0] == TEXT
+        assert self.sink_of(self.source_of("missing")).accepts()[0] == TEXT
 
 
-class TestPositions(OnSchema):
+class TestPositions(FromHereToThere):
     @pytest.mark.parametrize(
         "kind",
         [
@@ -234,12 +198,12 @@ class TestPositions(OnSchema):
         if kind in ("bigint", "smallint", "numeric(20,3)", "char(5)"):
             values = "n::text"
         count = 1 if kind == "boolean" else 4
-        self.create("here", f'id int, "At" {kind} NOT NULL, n text, PRIMARY KEY (id)')
+        self.create(f'id int, "At" {kind} NOT NULL, n text, PRIMARY KEY (id)', "here")
         self.postgresql.execute(
             f"INSERT INTO {self.schema}.here SELECT n, ({values})::{kind}, 'n' FROM generate_series(1, {count}) n"
         )
         found = {
-            format: [batch.checkpoint for batch in self.batches(self.reading(format, cursor="At"), max_records=1)]
+            format: [batch.checkpoint for batch in self.batches(self.reading_of(format, cursor="At"), max_records=1)]
             for format in (TEXT, BINARY, "json")
         }
         positions = [checkpoint for checkpoint in found[TEXT] if checkpoint]
@@ -247,7 +211,7 @@ class TestPositions(OnSchema):
         assert found[BINARY] == found[TEXT] == found["json"]
 
     def test_a_flow_goes_on_from_text_to_binary_and_back(self):
-        self.create("here", "at timestamptz PRIMARY KEY")
+        self.create("at timestamptz PRIMARY KEY", "here")
         self.postgresql.execute(
             f"INSERT INTO {self.schema}.here SELECT '2026-01-01'::timestamptz + n * interval '1 microsecond'"
             " FROM generate_series(1, 4) n"
@@ -255,7 +219,7 @@ class TestPositions(OnSchema):
         stored, seen = {}, []
         for format in (TEXT, BINARY, "json", BINARY):
             batch = None
-            source = self.reading(format, stored=stored)
+            source = self.reading_of(format, stored=stored)
             while batch is None:
                 batch = source.read(1, 0.2)
             assert len(batch) == 1
@@ -269,33 +233,33 @@ class TestPositions(OnSchema):
             "boolean": "true", "char(5)": "'ab'", "inet": "'10.0.0.1'", "bigint": "7",
             "timestamptz": "'2026-01-01 00:00:00.100+00'", "text": r"E'a\tb\\'",
         }[kind]  # fmt: skip
-        self.create("here", f"id {kind} PRIMARY KEY, n int NOT NULL UNIQUE")
+        self.create(f"id {kind} PRIMARY KEY, n int NOT NULL UNIQUE", "here")
         self.postgresql.execute(f"INSERT INTO {self.schema}.here VALUES ({value}, 1)")
-        rows = self.batches(self.reading("json", cursor="n"))[0].rows
+        rows = self.batches(self.reading_of("json", cursor="n"))[0].rows
         written = {"boolean": "t", "char(5)": "ab   ", "timestamptz": "2026-01-01 00:00:00.1+00", "text": "a\tb\\"}
         assert rows.column("key").to_pylist() == [written.get(kind, value.strip("'")).encode()]
 
     def test_a_key_may_be_null(self):
-        self.create("here", "id int NOT NULL UNIQUE, k text")
+        self.create("id int NOT NULL UNIQUE, k text", "here")
         self.postgresql.execute(f"INSERT INTO {self.schema}.here VALUES (1, 'a'), (2, NULL), (3, ''), (4, 'd')")
         query = f"SELECT * FROM {self.schema}.here"
-        rows = self.batches(self.reading("json", table=None, query=query, cursor="id", tie_break="id"))[0].rows
+        rows = self.batches(self.reading_of("json", table=None, query=query, cursor="id", tie_break="id"))[0].rows
         assert rows.column("key").to_pylist() == [b"1", b"2", b"3", b"4"]
         assert [json.loads(v)["k"] for v in rows.column("value").to_pylist()] == ["a", None, "", "d"]
 
 
-class TestRefusals(OnSchema):
+class TestRefusals(FromHereToThere):
     def batch_of(self, count):
-        self.create("here", "id int PRIMARY KEY, txt text")
+        self.create("id int PRIMARY KEY, txt text", "here")
         self.postgresql.execute(f"INSERT INTO {self.schema}.here SELECT n, 'x' || n FROM generate_series(1, {count}) n")
-        source = self.reading()
+        source = self.reading_of()
         return source, self.batches(source)[0]
 
     def test_a_refused_row_is_named_and_slices_are_written(self):
         _, batch = self.batch_of(10)
-        self.create("there", "id int CHECK (id <> 7), txt varchar")
-        self.create("same", "id int CHECK (id <> 7), txt text")
-        sink = self.sink(self.source(), "same")
+        self.create("id int CHECK (id <> 7), txt varchar", "there")
+        self.create("id int CHECK (id <> 7), txt text", "same")
+        sink = self.sink_of(self.source_of(), "same")
         assert sink.accepts()[0] == BINARY
 
         def refused(start, stop):
@@ -315,8 +279,8 @@ class TestRefusals(OnSchema):
 
     def test_a_length_that_does_not_fit(self):
         _, batch = self.batch_of(1)
-        self.create("there", "id int, txt text CHECK (length(txt) < 2)")
-        sink = self.sink(self.source())
+        self.create("id int, txt text CHECK (length(txt) < 2)", "there")
+        sink = self.sink_of(self.source_of())
         with pytest.raises(InvalidRecord) as raised:
             sink.write(batch)
             sink.flush()
@@ -325,28 +289,28 @@ class TestRefusals(OnSchema):
     def test_a_dead_letter_goes_into_a_document_table(self):
         """Its bytes are UTF-8 with NULs, which jsonb does not take as text."""
         _, batch = self.batch_of(2)
-        errors = self.sink(None, "errors", auto_create_table=True)
+        errors = self.sink_of(None, "errors", auto_create_table=True)
         letters = DeadLetters(self.schema, "PostgreSQLSink", errors)
         letters.add(batch.rows, {1: "refused"}, "invalid_record")
         assert letters.flush(Checkpoint({"0": 1})) == 1
         ((letter,),) = self.postgresql.execute(f"SELECT data FROM {self.schema}.errors")
         tuple_ = b"\0\2" + b"\0\0\0\4\0\0\0\2" + b"\0\0\0\2x2"
-        assert letter["original_message"] == {"base64": base64.b64encode(tuple_).decode()}
+        assert letter["original_message"]["original_data"] == {"base64": base64.b64encode(tuple_).decode()}
         assert letter["error"]["message"] == "refused"
 
     def test_a_target_that_has_changed_since(self):
         """int8 and float8 are both eight bytes: the server would take the one for the other."""
         _, batch = self.batch_of(1)
         for number, columns in enumerate(("id int, txt varchar", "id int", "id float4, txt text")):
-            self.create(f"there{number}", columns)
+            self.create(columns, f"there{number}")
             with pytest.raises(Fatal, match=r"rows do not fit '.*' as they are: '.*'.*start the flow again"):
-                self.sink(None, f"there{number}").write(batch)
+                self.sink_of(None, f"there{number}").write(batch)
 
     def test_a_source_that_changes_is_opened_anew(self):
-        self.create("here", "id int PRIMARY KEY, a bigint")
+        self.create("id int PRIMARY KEY, a bigint", "here")
         self.postgresql.execute(f"INSERT INTO {self.schema}.here VALUES (1, 1)")
         for format in (BINARY, TEXT):
-            source = self.reading(format, drain=False)
+            source = self.reading_of(format, drain=False)
             while source.read(10, 0.2) is None:
                 pass
             kind = "float8" if format == BINARY else "int8"
@@ -363,11 +327,11 @@ class TestRefusals(OnSchema):
             assert types == ["integer", "double precision" if format == BINARY else "bigint"]
 
     def test_the_columns_stay_as_they_are_while_they_are_read(self):
-        self.create("here", "id int PRIMARY KEY, txt text")
+        self.create("id int PRIMARY KEY, txt text", "here")
         self.postgresql.execute(
             f"INSERT INTO {self.schema}.here SELECT n, repeat('x', 1000) FROM generate_series(1, 20000) n"
         )
-        source = self.reading()
+        source = self.reading_of()
         while source.read(10, 0.2) is None:
             pass
         with self.postgresql.connect(autocommit=True) as other:
@@ -376,13 +340,13 @@ class TestRefusals(OnSchema):
                 other.execute(f"ALTER TABLE {self.schema}.here ADD b int")
 
     def test_rows_that_are_not_described(self):
-        self.create("there", "id int")
+        self.create("id int", "there")
         with pytest.raises(Fatal, match="need the list of columns"):
             rows = pa.RecordBatch.from_arrays(
                 [pa.array([b"\0\0"]) if f.name == "value" else pa.nulls(1, f.type) for f in envelope_schema(BINARY)],
                 schema=envelope_schema(BINARY),
             )
-            self.sink(None).write(Batch(rows, Checkpoint()))
+            self.sink_of(None).write(Batch(rows, Checkpoint()))
 
     def test_tuples_of_another_number_of_fields(self):
         tuple_ = b"\0\2" + b"\0\0\0\1a" + b"\0\0\0\1b"

@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
+from airflow_provider_connect.connectors._postgresql.names import TableName
 from airflow_provider_connect.connectors.postgresql import PostgreSQLSinkConfig, PostgreSQLSourceConfig
-from airflow_provider_connect.connectors.postgresql.names import TableName
 from airflow_provider_connect.engine.connections import Connection
 
 GO = "postgres://user:s3cret@db:5433/app?sslmode=disable&pool_max_conns=10&search_path=sales"
@@ -81,7 +81,16 @@ def test_a_wrong_source_is_refused(values, message):
     [
         ({"connectionString": GO}, "table"),
         ({"connectionString": GO, "table": "t", "conflictKey": "id"}, "no effect without `upsertMode: true`"),
-        ({"connectionString": GO, "table": "t", "upsertMode": True, "autoCreateTable": True}, "needs `conflictKey`"),
+        ({"connectionString": GO, "table": "t", "softDeleteColumn": "d"}, "no effect without `upsertMode: true`"),
+        ({"connectionString": GO, "table": "t", "upsertStrategy": "newer"}, "'always' or 'ifNewer'"),
+        (
+            {"connectionString": GO, "table": "t", "upsertMode": True, "upsertStrategy": "ifNewer"},
+            "ifNewer needs `upsertVersionColumn`",
+        ),
+        (
+            {"connectionString": GO, "table": "t", "upsertMode": True, "upsertVersionColumn": "v"},
+            "no effect without `upsertStrategy: ifNewer`",
+        ),
         ({"connectionString": GO, "table": 't"'}, "no table name"),
     ],
 )

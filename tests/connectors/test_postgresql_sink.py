@@ -2,78 +2,23 @@
 
 import datetime
 import decimal
-import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 import pyarrow as pa
 import pytest
 
-from airflow_provider_connect.connectors.postgresql import (
-    PostgreSQLSink,
-    PostgreSQLSinkConfig,
-    PostgreSQLSource,
-    PostgreSQLSourceConfig,
-)
-from airflow_provider_connect.engine.batch import Batch, Checkpoint, documents
+from airflow_provider_connect.connectors.postgresql import PostgreSQLSource, PostgreSQLSourceConfig
+from airflow_provider_connect.engine.batch import Batch, Checkpoint
 from airflow_provider_connect.engine.connector import SinkContext
 from airflow_provider_connect.engine.errors import EndOfInput, Fatal, Fenced, InvalidRecord, Retryable
 from airflow_provider_connect.testing.source import RecordedContext
-
-
-def json_batch(*values):
-    texts = [value if value is None or isinstance(value, bytes) else json.dumps(value).encode() for value in values]
-    return Batch(documents(pa.array(texts, pa.binary()), "json"), Checkpoint())
-
-
-def column_batch(**columns):
-    return Batch(pa.RecordBatch.from_pydict(columns), Checkpoint())
-
-
-class OnSchema:
-    @pytest.fixture(autouse=True)
-    def _schema(self, postgresql):
-        self.postgresql = postgresql
-        self.schema = postgresql.create_schema()
-        self.table = f"{self.schema}.t"
-        self.opened = []
-        yield
-        for sink in self.opened:
-            sink.close()
-        postgresql.execute(f"DROP SCHEMA {self.schema} CASCADE")
-
-    def create(self, columns):
-        self.postgresql.execute(f"CREATE TABLE {self.table} ({columns})")
-
-    def open(self, claim=True, **config):
-        config = {"connection_string": self.postgresql.dsn, "table": self.table, **config}
-        sink = PostgreSQLSink(PostgreSQLSinkConfig(**config))
-        self.opened.append(sink)
-        sink.open(SinkContext(self.schema))
-        if claim:
-            sink.claim(["0"])
-        return sink
-
-    def deliver(self, sink, *batches, position=1):
-        for batch in batches:
-            sink.write(batch)
-        sink.flush()
-        sink.commit(Checkpoint({"0": position}))
-
-    def rows(self, what="*"):
-        return self.postgresql.execute(f"SELECT {what} FROM {self.table} ORDER BY 1")
-
-    def refused(self, sink, *batches):
-        with pytest.raises(InvalidRecord) as raised:
-            for batch in batches:
-                sink.write(batch)
-            sink.flush()
-        return raised.value
+from tests.connectors.postgresql_tables import OnSchema, column_batch, json_batch
 
 
 class TestDocumentTable(OnSchema):
     def test_it_is_created_with_a_gin_index(self):
-        sink = self.open(auto_create_table=True)
+        sink = self.sink(auto_create_table=True)
         assert sink.accepts() == ("json",)
         self.deliver(sink, json_batch({"a": 9007199254740993}, None))
         assert self.rows("id, data") == [(1, {"a": 9007199254740993}), (2, None)]
@@ -85,12 +30,12 @@ class TestDocumentTable(OnSchema):
 
     def test_a_json_column_keeps_the_very_text(self):
         self.create("data json")
-        self.deliver(self.open(), json_batch(b'{"b" : 1.50,  "a":1}'))
+        self.deliver(self.sink(), json_batch(b'{"b" : 1.50,  "a":1}'))
         assert self.rows("data::text") == [('{"b" : 1.50,  "a":1}',)]
 
     def test_the_document_column_can_be_named(self):
         self.create("id bigserial, name text, body jsonb")
-        sink = self.open(document_column="body")
+        sink = self.sink(document_column="body")
         self.deliver(sink, json_batch({"name": "x"}))
         assert self.rows("name, body") == [(None, {"name": "x"})]
 
@@ -107,7 +52,7 @@ class TestDocumentTable(OnSchema):
     )
     def test_a_bad_document_is_named(self, bad, reason):
         self.create("data jsonb")
-        sink = self.open()
+        sink = self.sink()
         error = self.refused(sink, json_batch({"good": 1}, bad, {"good": 2}))
         assert list(error.rows) == [1]
         assert reason in error.rows[1]
@@ -117,25 +62,7 @@ class TestDocumentTable(OnSchema):
 
     def test_rows_are_not_named_when_several_batches_were_written(self):
         self.create("data jsonb")
-        assert self.refused(self.open(), json_batch({}), json_batch(b"{")).rows is None
-
-    def test_upsert_by_a_field_takes_the_last(self):
-        sink = self.open(auto_create_table=True, upsert_mode=True, conflict_key="id")
-        self.deliver(sink, json_batch({"id": 1, "v": 1}, {"id": 2, "v": 1}, {"id": 1, "v": 2}))
-        self.deliver(sink, json_batch({"id": 2, "v": 3}), json_batch({"id": 2, "v": 4}), position=2)
-        assert self.rows("data") == [({"v": 2, "id": 1},), ({"v": 4, "id": 2},)]
-
-    def test_upsert_by_two_fields(self):
-        sink = self.open(auto_create_table=True, upsert_mode=True, conflict_key="a, b")
-        self.deliver(
-            sink, json_batch({"a": 1, "b": "x", "v": 1}, {"a": 1, "b": "y", "v": 2}, {"a": 1, "b": "x", "v": 3})
-        )
-        assert sorted(row[0]["v"] for row in self.rows("data")) == [2, 3]
-
-    def test_upsert_of_a_document_without_the_field_is_refused(self):
-        sink = self.open(auto_create_table=True, upsert_mode=True, conflict_key="id")
-        error = self.refused(sink, json_batch({"id": 1}, {"v": 1}, {"id": None}))
-        assert error.rows == dict.fromkeys((1, 2), "the document has no 'id' (conflictKey)")
+        assert self.refused(self.sink(), json_batch({}), json_batch(b"{")).rows is None
 
 
 class TestTypedTable(OnSchema):
@@ -143,7 +70,7 @@ class TestTypedTable(OnSchema):
         self.create(
             "id bigint PRIMARY KEY, price numeric, at timestamptz, tags text[], meta jsonb, state text DEFAULT 'new'"
         )
-        sink = self.open()
+        sink = self.sink()
         assert sink.accepts() == ("postgresql-copy", "columns", "json"), "no source, so no binary"
         text = b'{"id": 9007199254740993, "price": 12345678901234567890.123456789, "at": "2026-01-01T00:00:00.000001Z",'
         text += b' "tags": ["a", null], "meta": {"x": [1]}}'
@@ -156,10 +83,10 @@ class TestTypedTable(OnSchema):
 
     def test_unknown_fields_are_refused_or_left_out(self):
         self.create("id int")
-        error = self.refused(self.open(), json_batch({"id": 1}, {"id": 2, "oops": 1}))
+        error = self.refused(self.sink(), json_batch({"id": 1}, {"id": 2, "oops": 1}))
         assert list(error.rows) == [1]
         assert "field 'oops' has no column" in error.rows[1]
-        self.deliver(self.open(ignore_unknown_columns=True), json_batch({"id": 2, "oops": 1}))
+        self.deliver(self.sink(ignore_unknown_columns=True), json_batch({"id": 2, "oops": 1}))
         assert self.rows() == [(2,)]
 
     @pytest.mark.parametrize(
@@ -178,7 +105,7 @@ class TestTypedTable(OnSchema):
     def test_bad_documents_are_invalid_records(self, bad, reason):
         self.create("id int NOT NULL UNIQUE CHECK (id > 0), day date")
         self.postgresql.execute(f"INSERT INTO {self.table} VALUES (7)")
-        sink = self.open()
+        sink = self.sink()
         error = self.refused(sink, json_batch({"id": 5}, bad))
         assert reason in f"{error} {error.rows}"
         sink.abort()
@@ -212,7 +139,7 @@ class TestTypedTable(OnSchema):
     def test_columns_of_every_type(self):
         self.create("n int, " + ", ".join(f"{name} {kind}" for name, (kind, _, _) in self.kinds.items()))
         arrays = {name: pa.array(values, type_) for name, (_, type_, values) in self.kinds.items()}
-        self.deliver(self.open(), column_batch(n=[1, 2], **arrays))
+        self.deliver(self.sink(), column_batch(n=[1, 2], **arrays))
         stored = self.rows(", ".join(["n", *self.kinds]))
         for at, name in enumerate(self.kinds, 1):
             assert [row[at] for row in stored] == self.kinds[name][2], name
@@ -220,26 +147,26 @@ class TestTypedTable(OnSchema):
     def test_columns_of_a_slice(self):
         self.create("id int, txt text, bin bytea")
         whole = pa.RecordBatch.from_pydict({"id": [1, 2, 3], "txt": ["a", "b\t", "c"], "bin": [b"x", b"yy", b"zzz"]})
-        self.deliver(self.open(), Batch(whole.slice(1, 2), Checkpoint()))
+        self.deliver(self.sink(), Batch(whole.slice(1, 2), Checkpoint()))
         assert self.rows() == [(2, "b\t", b"yy"), (3, "c", b"zzz")]
 
     def test_an_unknown_column_stops_the_flow(self):
         self.create("id int, twice int GENERATED ALWAYS AS (id * 2) STORED")
         with pytest.raises(Fatal, match=r"has no column 'oops'; add it.*ignoreUnknownColumns"):
-            self.open().write(column_batch(id=[1], oops=[1]))
+            self.sink().write(column_batch(id=[1], oops=[1]))
         with pytest.raises(Fatal, match="'twice' is generated"):
-            self.open().write(column_batch(id=[1], twice=[1]))
-        self.deliver(self.open(ignore_unknown_columns=True), column_batch(id=[1], oops=[1]))
+            self.sink().write(column_batch(id=[1], twice=[1]))
+        self.deliver(self.sink(ignore_unknown_columns=True), column_batch(id=[1], oops=[1]))
         assert self.rows() == [(1, 2)]
 
     def test_a_bad_row_of_columns_is_named(self):
         self.create("id int CHECK (id < 10)")
-        assert list(self.refused(self.open(), column_batch(id=["1", "2", "x"])).rows) == [2]
-        assert list(self.refused(self.open(), column_batch(id=[1, 10])).rows) == [1]
+        assert list(self.refused(self.sink(), column_batch(id=["1", "2", "x"])).rows) == [2]
+        assert list(self.refused(self.sink(), column_batch(id=[1, 10])).rows) == [1]
 
     def test_a_deferred_constraint_is_an_invalid_record_at_commit(self):
         self.create("id int UNIQUE DEFERRABLE INITIALLY DEFERRED")
-        sink = self.open()
+        sink = self.sink()
         sink.write(column_batch(id=[1, 1]))
         sink.flush()
         with pytest.raises(InvalidRecord, match="duplicate key"):
@@ -247,23 +174,9 @@ class TestTypedTable(OnSchema):
         assert sink.positions(["0"]) == {}
         self.deliver(sink, column_batch(id=[1]))
 
-    def test_upsert_of_columns(self):
-        self.create("id int PRIMARY KEY, v text, kept text DEFAULT 'kept'")
-        sink = self.open(upsert_mode=True)
-        self.deliver(sink, column_batch(id=[1, 2, 1], v=["a", "b", "c"]), column_batch(id=[2], v=["d"]))
-        assert self.rows() == [(1, "c", "kept"), (2, "d", "kept")]
-
-    def test_upsert_of_documents_keeps_what_they_do_not_name_and_their_order(self):
-        self.create("id int PRIMARY KEY, a int, b int, kept text DEFAULT 'default'")
-        self.postgresql.execute(f"INSERT INTO {self.table} VALUES (1, 0, 0, 'old')")
-        sink = self.open(upsert_mode=True)
-        self.deliver(sink, json_batch({"id": 1, "a": 1}, {"id": 1, "b": 2}, {"id": 1, "a": 3}, {"id": 2}))
-        assert self.rows() == [(1, 3, 2, "old"), (2, None, None, "default")]
-        assert list(self.refused(sink, json_batch({"id": 3}, {"a": 1})).rows) == [1]
-
     def test_batches_of_other_columns_in_one_flush(self):
         self.create("id int, a int, b int")
-        sink = self.open()
+        sink = self.sink()
         self.deliver(
             sink, column_batch(id=[1], a=[1]), column_batch(id=[2], b=[2]), json_batch({"id": 3}), json_batch({})
         )
@@ -282,7 +195,7 @@ class TestTypedTable(OnSchema):
         ]
         self.postgresql.execute(f"INSERT INTO {self.schema}.from_here VALUES {', '.join(values)}")
         config = PostgreSQLSourceConfig(connection_string=self.postgresql.dsn, table=f"{self.schema}.from_here")
-        sink, source = self.open(), PostgreSQLSource(config)
+        sink, source = self.sink(), PostgreSQLSource(config)
         source.open(RecordedContext("copy", "postgresql-copy", drain=True))
         with source, pytest.raises(EndOfInput):
             while True:
@@ -301,7 +214,7 @@ class TestTypedTable(OnSchema):
 class TestTransactions(OnSchema):
     def test_a_refused_flush_leaves_the_earlier_ones(self):
         self.create("id int")
-        sink = self.open()
+        sink = self.sink()
         for number in range(3):
             sink.write(column_batch(id=[number]))
             sink.flush()
@@ -311,7 +224,7 @@ class TestTransactions(OnSchema):
 
     def test_a_claim_leaves_an_open_transaction_alone(self):
         self.create("id int")
-        sink = self.open()
+        sink = self.sink()
         sink.write(column_batch(id=[1]))
         assert sink.claim(["1"]) == {}
         sink.flush()
@@ -323,7 +236,7 @@ class TestTransactions(OnSchema):
     @pytest.mark.parametrize("moment", ["copy", "flushed"])
     def test_a_killed_connection_is_retryable_and_positions_tell(self, moment):
         self.create("id int")
-        sink = self.open()
+        sink = self.sink()
         self.deliver(sink, column_batch(id=[1]))
         sink.write(column_batch(id=[2]))
         if moment == "flushed":
@@ -344,7 +257,7 @@ class TestTransactions(OnSchema):
     def test_positions_wait_for_a_commit_that_is_under_way(self):
         """The answer to a commit was lost, but the server is still at it: the old position is not the truth yet."""
         self.create("id int")
-        sink = self.open()
+        sink = self.sink()
         self.deliver(sink, column_batch(id=[1]))
         with self.postgresql.connect() as zombie:
             zombie.execute(f"UPDATE {self.schema}.airflow_connect_checkpoint SET position = '2'")
@@ -357,10 +270,10 @@ class TestTransactions(OnSchema):
 
     def test_a_fenced_commit_names_the_split_and_leaves_no_rows(self):
         self.create("id int")
-        zombie = self.open()
+        zombie = self.sink()
         zombie.write(column_batch(id=[1]))
         zombie.flush()
-        heir = self.open()
+        heir = self.sink()
         with pytest.raises(Fenced, match=f"another worker of flow '{self.schema}' owns \"0\"") as raised:
             zombie.commit(Checkpoint({"0": 1}))
         assert raised.value.splits == ("0",)
@@ -369,7 +282,7 @@ class TestTransactions(OnSchema):
 
     def test_the_ledger_needs_no_right_to_create_when_it_is_there(self):
         self.create("id int")
-        self.open()
+        self.sink()
         role = self.postgresql.unique_name("r")
         self.postgresql.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret'")
         try:
@@ -378,7 +291,7 @@ class TestTransactions(OnSchema):
             host, port = self.postgresql.address
             database = self.postgresql.execute("SELECT current_database()")[0][0]
             self.deliver(
-                self.open(connection_string=f"host={host} port={port} user={role} password=secret dbname={database}"),
+                self.sink(connection_string=f"host={host} port={port} user={role} password=secret dbname={database}"),
                 column_batch(id=[1]),
             )
         finally:
@@ -388,23 +301,10 @@ class TestTransactions(OnSchema):
 class TestRefusals(OnSchema):
     def fatal(self, match, **config):
         with pytest.raises(Fatal, match=match):
-            self.open(**config)
+            self.sink(**config)
 
     def test_a_missing_table(self):
         self.fatal("there is no table '.*'.*; create it, or set `autoCreateTable: true`")
-
-    def test_upsert_without_a_unique_index(self):
-        self.create("id int, v int")
-        self.fatal(
-            "no unique index .* covers conflictKey id; create one: CREATE UNIQUE", upsert_mode=True, conflict_key="id"
-        )
-        self.fatal("set `conflictKey` to the column", upsert_mode=True)
-        self.fatal("has no column 'nope'", upsert_mode=True, conflict_key="nope")
-
-    def test_upsert_of_documents_without_a_unique_index(self):
-        self.create("id bigserial PRIMARY KEY, data jsonb")
-        self.fatal(r"\(\(\"data\" ->> 'id'\)\)", upsert_mode=True, conflict_key="id")
-        self.fatal("set `conflictKey` to the field", upsert_mode=True)
 
     def test_a_document_column_that_does_not_fit(self):
         self.create("id int")
@@ -414,10 +314,10 @@ class TestRefusals(OnSchema):
     def test_a_format_that_does_not_fit(self):
         self.create("data jsonb")
         with pytest.raises(Fatal, match=r"takes JSON documents, not 'columns'"):
-            self.open().write(column_batch(data=["{}"]))
+            self.sink().write(column_batch(data=["{}"]))
 
     def test_a_wrong_password_is_fatal_and_not_shown(self):
         host, port = self.postgresql.address
         with pytest.raises(Fatal, match=r"does not exist|authentication failed") as raised:
-            self.open(connection_string=f"postgres://nobody:hunter2@{host}:{port}/none?sslmode=disable")
+            self.sink(connection_string=f"postgres://nobody:hunter2@{host}:{port}/none?sslmode=disable")
         assert "hunter2" not in f"{raised.value!r} {raised.value.__cause__!r}"

@@ -15,70 +15,8 @@ from airflow_provider_connect.connectors.postgresql import (
     PostgreSQLSourceConfig,
 )
 from airflow_provider_connect.engine.connector import SinkContext
-from airflow_provider_connect.engine.errors import EndOfInput, Fatal, FlowError, Retryable
-from airflow_provider_connect.testing.source import RecordedContext
-
-
-class OnSchema:
-    @pytest.fixture(autouse=True)
-    def _schema(self, postgresql):
-        self.postgresql = postgresql
-        self.schema = postgresql.create_schema()
-        self.opened = []
-        yield
-        for source in self.opened:
-            source.close()
-        postgresql.execute(f"DROP SCHEMA {self.schema} CASCADE")
-
-    def table(self, columns, name="t"):
-        self.postgresql.execute(f'CREATE TABLE {self.schema}."{name}" ({columns})')
-        return f"{self.schema}.{name}"
-
-    def open(self, format="json", stored=None, until=None, drain=True, **config):
-        config = {"poll_interval": 0.05, **config}
-        source = PostgreSQLSource(PostgreSQLSourceConfig(connection_string=self.postgresql.dsn, **config))
-        self.opened.append(source)
-        source.open(RecordedContext("flow", format, stored=stored, until=until, drain=drain))
-        return source
-
-    def batches(self, source, max_records=1000, seconds=20):
-        found, deadline = [], time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            try:
-                batch = source.read(max_records, 0.2)
-            except EndOfInput:
-                return found
-            if batch is not None:
-                found.append(batch)
-        pytest.fail("no end of input")
-
-    def documents(self, source, **options):
-        return [json.loads(v) for b in self.batches(source, **options) for v in b.rows.column("value").to_pylist()]
-
-    def next_batch(self, source, max_records):
-        """The next batch; other sessions of a shared server may hold it up."""
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            batch = source.read(max_records, 0.2)
-            if batch is not None:
-                return batch
-        pytest.fail("no batch")
-
-    def next_ids(self, source, count):
-        """The ids of the next batches, until there are so many."""
-        found = []
-        while len(found) < count:
-            found += [json.loads(v)["id"] for v in self.next_batch(source, 1000).rows.column("value").to_pylist()]
-        return found
-
-    def ids_within(self, source, seconds):
-        """The ids that arrive within so many seconds, of a source that does not end."""
-        found, deadline = [], time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            batch = source.read(1000, 0.1)
-            if batch is not None:
-                found += [json.loads(value)["id"] for value in batch.rows.column("value").to_pylist()]
-        return found
+from airflow_provider_connect.engine.errors import Fatal, FlowError, Retryable
+from tests.connectors.postgresql_tables import OnSchema
 
 
 class TestValues(OnSchema):
@@ -105,13 +43,13 @@ class TestValues(OnSchema):
 
     def filled(self):
         columns = ", ".join(f"{name} {kind}" for name, (kind, _) in self.kinds.items())
-        table = self.table(f"id bigint PRIMARY KEY, {columns}")
+        table = self.create(f"id bigint PRIMARY KEY, {columns}")
         values = ", ".join(value for _, value in self.kinds.values())
         self.postgresql.execute(f"INSERT INTO {table} VALUES (1, {values})")
         return table
 
     def test_json_is_exact(self):
-        value = self.batches(self.open(table=self.filled()))[0].rows.column("value")[0].as_py()
+        value = self.batches(self.reading(table=self.filled()))[0].rows.column("value")[0].as_py()
         document = json.loads(value, parse_float=str)
         assert document["big"] == 9007199254740993
         assert document["exact"] == "1234567890123456789012345678.0123456789"
@@ -126,7 +64,7 @@ class TestValues(OnSchema):
         assert document["texts"] == ["a,b", 'q"q', None, ""]
 
     def test_copy_text_decodes_to_typed_columns(self):
-        batch = self.batches(self.open("postgresql-copy", table=self.filled()))[0]
+        batch = self.batches(self.reading("postgresql-copy", table=self.filled()))[0]
         columns = PostgresqlCopy().decode(batch.rows)
         row = columns.to_pylist()[0]
         assert str(columns.schema.field("micros").type) == "timestamp[us, tz=UTC]"
@@ -137,63 +75,63 @@ class TestValues(OnSchema):
         assert row["odd"] == 'tab\t newline\n return\r backslash\\ \\N quote" \x01\x02 日本'
 
     def test_the_key_is_the_primary_keys_text(self):
-        table = self.table("id text PRIMARY KEY, n int NOT NULL UNIQUE")
+        table = self.create("id text PRIMARY KEY, n int NOT NULL UNIQUE")
         self.postgresql.execute(f"INSERT INTO {table} VALUES (E'a\\tb\\\\', 1)")
-        rows = self.batches(self.open(table=table, cursor="n"))[0].rows
+        rows = self.batches(self.reading(table=table, cursor="n"))[0].rows
         assert rows.column("key").to_pylist() == [b"a\tb\\"]
         assert rows.schema.metadata[b"table"].decode() == table
 
     def test_raw_mode_wraps_rows(self):
-        table = self.table("a int, b text, note text, PRIMARY KEY (a, b)")
+        table = self.create("a int, b text, note text, PRIMARY KEY (a, b)")
         self.postgresql.execute(f"INSERT INTO {table} VALUES (1, 'x', NULL)")
-        assert self.documents(self.open(table=table, cursor="a", raw_mode=True)) == [
+        assert self.documents(self.reading(table=table, cursor="a", raw_mode=True)) == [
             {"value": {"a": 1, "b": "x", "note": None}, "_metadata": {"table": table, "id": {"a": 1, "b": "x"}}}
         ]
 
     def test_names_in_mixed_case(self):
-        table = self.table('"Id" int PRIMARY KEY, "odd ""name""" text, "50%" int', "Orders")
+        table = self.create('"Id" int PRIMARY KEY, "odd ""name""" text, "50%" int', "Orders")
         self.postgresql.execute(f"INSERT INTO {self.schema}.\"Orders\" VALUES (1, 'x', 2)")
-        assert self.documents(self.open(table=table)) == [{"Id": 1, 'odd "name"': "x", "50%": 2}]
+        assert self.documents(self.reading(table=table)) == [{"Id": 1, 'odd "name"': "x", "50%": 2}]
 
 
 class TestIncrements(OnSchema):
     def test_equal_timestamps_across_batches_and_polls(self):
-        table = self.table("id int PRIMARY KEY, at timestamptz NOT NULL")
+        table = self.create("id int PRIMARY KEY, at timestamptz NOT NULL")
         self.postgresql.execute(f"INSERT INTO {table} SELECT n, '2026-01-01' FROM generate_series(1, 10) n")
         stored, seen = {}, []
         for size in (4, 4, 2):
-            source = self.open(table=table, cursor="at", stored=stored)
+            source = self.reading(table=table, cursor="at", stored=stored)
             batch = self.next_batch(source, 4)
             assert len(batch) == size
             source.close()
             seen += [json.loads(value)["id"] for value in batch.rows.column("value").to_pylist()]
             stored = batch.checkpoint
         self.postgresql.execute(f"INSERT INTO {table} VALUES (11, '2026-01-01')")
-        seen += [row["id"] for row in self.documents(self.open(table=table, cursor="at", stored=stored))]
+        seen += [row["id"] for row in self.documents(self.reading(table=table, cursor="at", stored=stored))]
         assert seen == list(range(1, 12))
 
     def test_microseconds_of_positions_are_kept(self):
-        table = self.table("at timestamptz PRIMARY KEY")
+        table = self.create("at timestamptz PRIMARY KEY")
         self.postgresql.execute(
             f"INSERT INTO {table} SELECT '2026-01-01'::timestamptz + n * interval '1 microsecond'"
             " FROM generate_series(1, 3) n"
         )
-        batch = self.next_batch(self.open(table=table), 2)
+        batch = self.next_batch(self.reading(table=table), 2)
         assert batch.checkpoint == {table: {"after": {"at": "2026-01-01 00:00:00.000002+00"}}}
-        assert self.documents(self.open(table=table, stored=batch.checkpoint)) == [
+        assert self.documents(self.reading(table=table, stored=batch.checkpoint)) == [
             {"at": "2026-01-01T00:00:00.000003+00:00"}
         ]
 
     @pytest.mark.parametrize("cursor", ["id", "at"])
     def test_a_late_commit_is_not_lost(self, cursor):
         default = "now()"
-        table = self.table(f"id bigserial PRIMARY KEY, at timestamptz NOT NULL DEFAULT {default}, name text")
+        table = self.create(f"id bigserial PRIMARY KEY, at timestamptz NOT NULL DEFAULT {default}, name text")
         early, late = self.postgresql.connect(), self.postgresql.connect()
         try:
             early.execute(f"INSERT INTO {table} (name) VALUES ('early')")
             late.execute(f"INSERT INTO {table} (name) VALUES ('late')")
             late.commit()
-            source = self.open(table=table, cursor=cursor, drain=False)
+            source = self.reading(table=table, cursor=cursor, drain=False)
             assert self.ids_within(source, 0.7) == [], "a row was read past an open transaction's"
             early.commit()
             assert self.next_ids(source, 2) == [1, 2]
@@ -203,21 +141,21 @@ class TestIncrements(OnSchema):
 
     def test_a_value_drawn_before_the_first_write_is_not_lost(self):
         """The case that looking at transaction ids misses: the sequence was asked, nothing is written yet."""
-        table = self.table("id bigserial PRIMARY KEY")
+        table = self.create("id bigserial PRIMARY KEY")
         with self.postgresql.connect() as early:
             (drawn,) = early.execute(f"SELECT nextval('{table}_id_seq')").fetchone()
             self.postgresql.execute(f"INSERT INTO {table} DEFAULT VALUES")
-            source = self.open(table=table, drain=False)
+            source = self.reading(table=table, drain=False)
             assert self.ids_within(source, 0.5) == []
             early.execute(f"INSERT INTO {table} VALUES (%s)", [drawn])
             early.commit()
             assert self.next_ids(source, 2) == [1, 2]
 
     def test_transactions_begun_later_hold_nothing_up(self):
-        table = self.table("id bigserial PRIMARY KEY")
+        table = self.create("id bigserial PRIMARY KEY")
         self.postgresql.execute(f"INSERT INTO {table} DEFAULT VALUES")
         with self.postgresql.connect() as writer:
-            source = self.open(table=table, drain=False)
+            source = self.reading(table=table, drain=False)
             assert self.next_ids(source, 1) == [1]
             writer.execute(f"INSERT INTO {table} DEFAULT VALUES")
             assert self.ids_within(source, 0.3) == []
@@ -225,26 +163,26 @@ class TestIncrements(OnSchema):
 
     def test_the_flows_own_sink_is_not_waited_for(self):
         """Else a flow within one database would wait for its own commit, which waits for more rows."""
-        table = self.table("id bigserial PRIMARY KEY")
-        target = self.table("id bigint", "target")
+        table = self.create("id bigserial PRIMARY KEY")
+        target = self.create("id bigint", "target")
         self.postgresql.execute(f"INSERT INTO {table} DEFAULT VALUES")
         sink = PostgreSQLSink(PostgreSQLSinkConfig(connection_string=self.postgresql.dsn, table=target))
         with sink:
             sink.open(SinkContext("flow"))
-            source = self.open("postgresql-copy", table=table, drain=False)
+            source = self.reading("postgresql-copy", table=table, drain=False)
             sink.write(self.next_batch(source, 10))
             self.postgresql.execute(f"INSERT INTO {table} DEFAULT VALUES")
             sink.write(self.next_batch(source, 10))
 
     def test_late_commits_can_be_ignored(self):
-        table = self.table("id bigserial PRIMARY KEY")
+        table = self.create("id bigserial PRIMARY KEY")
         with self.postgresql.connect() as early:
             early.execute(f"INSERT INTO {table} DEFAULT VALUES")
             self.postgresql.execute(f"INSERT INTO {table} DEFAULT VALUES")
-            assert self.documents(self.open(table=table, late_commits="ignore")) == [{"id": 2}]
+            assert self.documents(self.reading(table=table, late_commits="ignore")) == [{"id": 2}]
 
     def test_nothing_is_lost_or_repeated_while_writers_go_on(self):
-        table = self.table("id bigserial PRIMARY KEY, at timestamptz NOT NULL DEFAULT now()")
+        table = self.create("id bigserial PRIMARY KEY, at timestamptz NOT NULL DEFAULT now()")
         stop = threading.Event()
 
         def write():
@@ -258,7 +196,7 @@ class TestIncrements(OnSchema):
         writers = [threading.Thread(target=write) for _ in range(3)]
         for writer in writers:
             writer.start()
-        source = self.open(table=table, cursor="at", drain=False)
+        source = self.reading(table=table, cursor="at", drain=False)
         seen = self.ids_within(source, 2.0)
         stop.set()
         for writer in writers:
@@ -270,49 +208,49 @@ class TestIncrements(OnSchema):
         assert len(seen) > 50
 
     def test_a_large_row_set_is_read_across_calls(self):
-        table = self.table("id int PRIMARY KEY, filler text")
+        table = self.create("id int PRIMARY KEY, filler text")
         self.postgresql.execute(f"INSERT INTO {table} SELECT n, repeat('x', 1000) FROM generate_series(1, 20000) n")
-        batches = self.batches(self.open("postgresql-copy", table=table), max_records=3000)
+        batches = self.batches(self.reading("postgresql-copy", table=table), max_records=3000)
         assert sum(map(len, batches)) == 20000
         assert all(len(batch) <= 3000 for batch in batches)
 
     def test_a_query_with_cursor_is_incremental(self):
-        table = self.table("id int PRIMARY KEY, name text")
+        table = self.create("id int PRIMARY KEY, name text")
         self.postgresql.execute(f"INSERT INTO {table} SELECT n, '50% ' || n FROM generate_series(1, 4) n")
         query = f"SELECT id, upper(name) AS name FROM {table} WHERE name LIKE '50%' -- only those"
-        source = self.open(query=query, cursor="id", tie_break="id")
+        source = self.reading(query=query, cursor="id", tie_break="id")
         batch = self.next_batch(source, 3)
         assert batch.checkpoint == {"query": {"after": {"id": "3"}}}
-        rest = self.open(query=query, cursor="id", tie_break="id", stored=batch.checkpoint)
+        rest = self.reading(query=query, cursor="id", tie_break="id", stored=batch.checkpoint)
         assert self.documents(rest) == [{"id": 4, "name": "50% 4"}]
 
     def test_a_query_without_cursor_is_delivered_at_every_poll(self):
-        table = self.table("id int")
+        table = self.create("id int")
         self.postgresql.execute(f"INSERT INTO {table} VALUES (1), (2)")
         query = f"SELECT * FROM {table};"
         assert not PostgreSQLSource(PostgreSQLSourceConfig(connection_string="postgres://h/", query=query)).replayable
-        assert self.documents(self.open(query=query)) == [{"id": 1}, {"id": 2}]
-        assert self.next_ids(self.open(query=query, drain=False), 4)[:4] == [1, 2, 1, 2]
+        assert self.documents(self.reading(query=query)) == [{"id": 1}, {"id": 2}]
+        assert self.next_ids(self.reading(query=query, drain=False), 4)[:4] == [1, 2, 1, 2]
 
     def test_poll_interval_is_kept(self):
-        table = self.table("id bigserial PRIMARY KEY")
-        source = self.open(table=table, drain=False, poll_interval=1.0)
+        table = self.create("id bigserial PRIMARY KEY")
+        source = self.reading(table=table, drain=False, poll_interval=1.0)
         assert source.read(10, 0.1) is None
         self.postgresql.execute(f"INSERT INTO {table} DEFAULT VALUES")
         assert self.ids_within(source, 0.5) == []
         assert self.next_ids(source, 1) == [1]
 
     def test_lag_counts_the_rest(self):
-        table = self.table("id int PRIMARY KEY")
+        table = self.create("id int PRIMARY KEY")
         self.postgresql.execute(f"INSERT INTO {table} SELECT generate_series(1, 10)")
         source = PostgreSQLSource(PostgreSQLSourceConfig(connection_string=self.postgresql.dsn, table=table))
         assert source.lag({}) == 10
         assert source.lag({table: {"after": {"id": "7"}}}) == 3
 
     def test_a_lost_connection_is_retryable(self):
-        table = self.table("id int PRIMARY KEY, filler text")
+        table = self.create("id int PRIMARY KEY, filler text")
         self.postgresql.execute(f"INSERT INTO {table} SELECT n, repeat('x', 5000) FROM generate_series(1, 20000) n")
-        source = self.open("postgresql-copy", table=table)
+        source = self.reading("postgresql-copy", table=table)
         assert len(self.next_batch(source, 10)) == 10
         pid = source._connection.info.backend_pid
         self.postgresql.execute("SELECT pg_terminate_backend(%s)", pid)
@@ -324,52 +262,52 @@ class TestIncrements(OnSchema):
 class TestRefusals(OnSchema):
     def refused(self, kind, match, **config):
         with pytest.raises(kind, match=match) as raised:
-            self.open(**config)
+            self.reading(**config)
         assert self.postgresql.dsn not in str(raised.value)
 
     def test_a_table_that_is_missing(self):
-        self.table("id int PRIMARY KEY", "orders")
+        self.create("id int PRIMARY KEY", "orders")
         self.refused(Fatal, r"no table '.*\.Orders'; did you mean '.*\.orders'", table=f"{self.schema}.Orders")
 
     def test_a_table_without_key(self):
-        self.refused(FlowError, "has no primary key.*set `cursor`", table=self.table("id int"))
+        self.refused(FlowError, "has no primary key.*set `cursor`", table=self.create("id int"))
 
     def test_a_primary_key_that_does_not_grow(self):
-        self.refused(FlowError, "primary key .* is uuid .*set `cursor`", table=self.table("id uuid PRIMARY KEY"))
+        self.refused(FlowError, "primary key .* is uuid .*set `cursor`", table=self.create("id uuid PRIMARY KEY"))
 
     def test_a_cursor_without_tie_break(self):
-        table = self.table("at timestamptz NOT NULL")
+        table = self.create("at timestamptz NOT NULL")
         self.refused(FlowError, "set `tieBreak`", table=table, cursor="at")
         self.refused(FlowError, "set `tieBreak`", query=f"SELECT * FROM {table}", cursor="at")
 
     def test_a_tie_break_that_is_not_unique(self):
-        table = self.table("at timestamptz NOT NULL, n int")
+        table = self.create("at timestamptz NOT NULL, n int")
         self.refused(FlowError, "do not identify a row", table=table, cursor="at", tie_break="n")
 
     def test_a_cursor_that_is_no_column(self):
-        table = self.table("id int PRIMARY KEY")
+        table = self.create("id int PRIMARY KEY")
         self.refused(FlowError, "cursor: there is no column 'at'; there are: id", table=table, cursor="at")
 
     def test_a_cursor_with_nulls(self):
-        table = self.table("id int PRIMARY KEY, at timestamptz")
-        self.open(table=table, cursor="at")
+        table = self.create("id int PRIMARY KEY, at timestamptz")
+        self.reading(table=table, cursor="at")
         self.postgresql.execute(f"INSERT INTO {table} VALUES (1, NULL)")
         self.refused(FlowError, "have NULL in at .*coalesce", table=table, cursor="at")
 
     def test_a_position_of_another_cursor(self):
-        table = self.table("id int PRIMARY KEY, at timestamptz NOT NULL")
+        table = self.create("id int PRIMARY KEY, at timestamptz NOT NULL")
         stored = {table: {"after": {"id": "1"}}}
         self.refused(FlowError, "was made with id, but .* now at, id", table=table, cursor="at", stored=stored)
 
     def test_a_query_that_is_wrong(self):
         with pytest.raises(Exception) as raised:
-            self.open(query="SELECT nothing FROM nowhere")
+            self.reading(query="SELECT nothing FROM nowhere")
         assert type(self.opened[0].classify(raised.value)) is Fatal
 
     def test_a_query_that_writes(self):
-        table = self.table("id int")
+        table = self.create("id int")
         query = f"SELECT nextval('{self.schema}.s') FROM {table}"
         self.postgresql.execute(f"CREATE SEQUENCE {self.schema}.s; INSERT INTO {table} VALUES (1)")
-        source = self.open(query=query)
+        source = self.reading(query=query)
         with pytest.raises(Exception, match="read-only transaction"):
             self.batches(source)

@@ -156,6 +156,41 @@ def test_a_failing_errors_sink_stops_the_commit():
     assert target.values() == []
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_policy_that_keeps_the_checkpoint_before_a_refused_record(kind):
+    """`ackPolicy: never`: the record is set aside and read again until it is accepted; nothing is lost or passed."""
+    log, target, errors = ListLog({"0": numbers(10)}), MemoryTarget(), MemoryTarget()
+    target.poison[b'"5"'] = "poison"
+    plan = plan_of(log, target, kind=kind, errors=errors, batch_size=1, read=2, passes_dead_letters=False)
+    whole = kind is MemoryIdempotentSink  # it can write a flush, or not, but not take it apart and stop
+    for _ in range(2):
+        with pytest.raises(Fatal, match=r"list:0:0 to .*ackPolicy" if whole else r"list:0:5.*poison.*ackPolicy"):
+            drain(plan)
+        assert {json.loads(value)["error"]["metadata"]["id"] for value in errors.values()} == (
+            set() if whole else {"list:0:5"}
+        )
+        if kind is not MemorySink:
+            assert not {b'"6"', b'"7"', b'"8"', b'"9"'} & set(target.values()), "nothing passes the refused record"
+    target.poison.clear()
+    drain(plan)
+    assert set(target.values()) == set(numbers(10))
+    if kind is not MemorySink:
+        assert sorted(target.values()) == numbers(10)
+
+
+def test_a_flush_that_an_idempotent_sink_refuses_is_not_there_in_parts_when_the_flow_is_mended():
+    log, target = ListLog({"0": numbers(10)}), MemoryTarget()
+    target.poison[b'"5"'] = "poison"
+    target.names_poison = False
+    plan = plan_of(log, target, kind=MemoryIdempotentSink, batch_size=100)
+    with pytest.raises(Fatal, match=r"list:0:0 to list:0:9.*none is committed.*errors:"):
+        drain(plan)
+    assert target.values() == []
+    target.poison.clear()
+    drain(plan)
+    assert sorted(target.values()) == numbers(10)
+
+
 # --- ownership
 
 

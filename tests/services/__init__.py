@@ -10,7 +10,7 @@ Tests take the fixtures of `tests/conftest.py`. Developers who run tests often k
     export CONNECT_TEST_KAFKA=127.0.0.1:21034
     export CONNECT_TEST_POSTGRESQL=postgresql://postgres@127.0.0.1:27341/postgres
 
-Modules: `kafka`, `postgresql`: what a test sees. `kafka_server`, `postgresql_server`: how they run here. `supervisor`:
+Modules: `kafka`, `keycloak`, `postgresql`: what a test sees. `<name>_server`: how each runs here. `supervisor`:
 the process that ends a server whatever happens to its owner; `process`: how the owner talks to it. `proxy`: a TCP
 proxy that loses connections on demand. `downloads`: what is kept between runs.
 """

@@ -5,6 +5,7 @@ import contextlib
 import signal
 import sys
 
+from tests.services import keycloak_server, trino_server
 from tests.services.kafka_server import KafkaServer, download
 from tests.services.postgresql_server import PostgreSQLServer
 
@@ -14,9 +15,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.services", description="Servers for tests and development.")
     commands = parser.add_subparsers(required=True)
     commands.add_parser("up", help="start Kafka and PostgreSQL and keep them up until ^C").set_defaults(run=up)
-    commands.add_parser("download", help="fetch what is not in the cache yet").set_defaults(run=download)
+    commands.add_parser("download", help="fetch what is not in the cache yet").set_defaults(run=download_all)
     parser.parse_args().run()
     return 0
+
+
+def download_all() -> None:
+    """Fetch what is not in the cache yet."""
+    for fetch in (download, keycloak_server.download, trino_server.download):
+        fetch()
 
 
 def up() -> None:

@@ -48,14 +48,25 @@ def cached(name: str, fill: Callable[[Path], None]) -> Path:
 
 def copy_maven_dependencies(pom: str, target: Path) -> None:
     """Put the jars of a Maven project's dependencies into the folder."""
+    (target / "pom.xml").write_text(pom)
+    _maven(target, "copy-dependencies", "-DincludeScope=runtime", "-DoutputDirectory=.")
+
+
+def copy_maven_artifact(coordinates: str, target: Path) -> Path:
+    """Put one file of the Maven registry into the folder: `group:artifact:version:type[:classifier]`."""
+    before = set(target.iterdir())
+    _maven(target, "copy", f"-Dartifact={coordinates}", "-DoutputDirectory=.", "-Dmdep.useBaseVersion=true")
+    (file,) = set(target.iterdir()) - before
+    return file
+
+
+def _maven(folder: Path, goal: str, *options: str) -> None:
     maven = shutil.which("mvn")
     if maven is None:
         raise Unavailable("mvn is not installed, which downloads servers from the Maven registry")
-    (target / "pom.xml").write_text(pom)
-    goal = [f"{DEPENDENCY_PLUGIN}:copy-dependencies", "-DincludeScope=runtime", "-DoutputDirectory=."]
     result = subprocess.run(
-        [maven, "-q", "-B", "-ntp", *goal],
-        cwd=target,
+        [maven, "-q", "-B", "-ntp", f"{DEPENDENCY_PLUGIN}:{goal}", *options],
+        cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -4,12 +4,14 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.services.process import Unavailable
 
 OLDEST = 17
+JVMS = Path("/usr/lib/jvm")
 # A test server lives for minutes: the optimising compiler and the parallel collectors would cost more than they gain.
 QUICK_START = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true")
 
@@ -33,14 +35,22 @@ def unfinished(archive: Path) -> Path:
     return archive.with_name(f"{archive.name}.{os.getpid()}")
 
 
-def find_java() -> Java:
-    """The one of `JAVA_HOME`, else the one of `PATH`."""
+def find_java(oldest: int = OLDEST) -> Java:
+    """The one of `JAVA_HOME`, else the one of `PATH`, else one that is installed elsewhere; the first that will do."""
+    answers = []
+    for program in _programs():
+        answer = subprocess.run([program, "-version"], capture_output=True, text=True, check=False).stderr
+        match = re.search(r'version "((\d+)[^"]*)"', answer)
+        if match is not None and int(match[2]) >= oldest:
+            return Java(program, match[1])
+        answers.append(f"{program} says: {answer.strip()[:100]}")
+    found = "; ".join(answers) or "none is installed"
+    raise Unavailable(f"java {oldest} or newer is needed (JAVA_HOME, PATH and {JVMS} were searched): {found}")
+
+
+def _programs() -> Iterator[Path]:
     home = os.environ.get("JAVA_HOME")
-    program = shutil.which("java", path=str(Path(home) / "bin")) if home else shutil.which("java")
-    if program is None:
-        raise Unavailable("java is not installed (or JAVA_HOME is wrong)")
-    answer = subprocess.run([program, "-version"], capture_output=True, text=True, check=False).stderr
-    match = re.search(r'version "((\d+)[^"]*)"', answer)
-    if match is None or int(match[2]) < OLDEST:
-        raise Unavailable(f"java {OLDEST} or newer is needed, {program} says: {answer.strip()[:200]}")
-    return Java(Path(program), match[1])
+    for folder in (*([Path(home)] if home else []), None, *sorted(JVMS.glob("*"))):
+        program = shutil.which("java", path=str(folder / "bin") if folder else None)
+        if program is not None:
+            yield Path(program)

@@ -15,12 +15,23 @@ from confluent_kafka import (
     KafkaException,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ClusterMetadata,
+    ConfigResource,
+    OffsetSpec,
+    ResourceType,
+)
 
-from airflow_provider_connect.connectors.kafka.config import KafkaConfig, KafkaSinkConfig, KafkaSourceConfig, Tls
+from airflow_provider_connect.connectors.kafka.access import (
+    listens,
+    maybe_wrong_access,
+    refused_configuration,
+    security_properties,
+)
+from airflow_provider_connect.connectors.kafka.config import KafkaConfig, KafkaSinkConfig, KafkaSourceConfig
 from airflow_provider_connect.connectors.kafka.errors import NO_LEADER, UnknownTopic, sorted_error
 from airflow_provider_connect.engine.errors import ConnectError, Fatal, Retryable
-from airflow_provider_connect.engine.pem import pem
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +39,13 @@ T = TypeVar("T")
 
 _NEW_TOPIC_SECONDS = 0.5
 _REQUEST_SECONDS = 10.0
+_ASK_SECONDS = 0.5
+"""How long the first look waits until it asks whether the brokers have refused us; each further one twice as long."""
+_MUTE = (
+    "listens, but does not answer as Kafka does here: it may want TLS or SASL, or other than configured; check `tls`, "
+    "`sasl` and the port in `brokers`"
+)
+_UNREACHABLE = "check `brokers`, and whether they are up"
 CHECK_SECONDS = 5.0
 """How long a look whether the brokers are there may take."""
 
@@ -50,13 +68,13 @@ class Trouble:
         if error.code() != KafkaError._ALL_BROKERS_DOWN or self.last is None:
             self.last = error
 
-    def explain(self, error: KafkaError, doing: str) -> ConnectError:
-        """The ConnectError for `error`, by what was reported before if it is only a time-out."""
+    def explain(self, error: KafkaError, doing: str, remedy: str = _UNREACHABLE) -> ConnectError:
+        """The ConnectError for `error`, by what was reported before if it is only a time-out; then with `remedy`."""
         if self.refused is not None:
             return sorted_error(self.refused, doing)
         if error.code() in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT):
             reason = f" ({self.last.str()})" if self.last is not None else ""
-            return Retryable(f"{doing}: {error.str()}{reason}; check `brokers`, and whether they are up")
+            return Retryable(f"{doing}: {error.str()}{reason}; {maybe_wrong_access(self.last or error) or remedy}")
         return sorted_error(error, doing)
 
 
@@ -73,41 +91,8 @@ def common_properties(config: KafkaConfig, trouble: Trouble | None = None) -> di
     }
     if trouble is not None:
         properties["error_cb"] = trouble.note
-    properties |= _security(config)
+    properties |= security_properties(config.tls, config.sasl, tuple(config.brokers))
     return properties | config.properties
-
-
-def _security(config: KafkaConfig) -> dict[str, Any]:
-    tls = config.tls if config.tls is not None and config.tls.enabled else None
-    if tls is None and config.sasl is None:
-        return {}
-    found: dict[str, Any] = {"security.protocol": f"{'SASL_' if config.sasl else ''}{'SSL' if tls else 'PLAINTEXT'}"}
-    if tls is not None:
-        found |= _tls(tls)
-    if config.sasl is not None:
-        found["sasl.mechanism"] = config.sasl.mechanism.upper()
-        found["sasl.username"] = config.sasl.username
-        found["sasl.password"] = config.sasl.password.get_secret_value()
-    return found
-
-
-def _tls(tls: Tls) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if tls.insecure_skip_verify:
-        found["enable.ssl.certificate.verification"] = False
-        found["ssl.endpoint.identification.algorithm"] = "none"
-    else:
-        found["enable.ssl.certificate.verification"] = True
-        found["ssl.endpoint.identification.algorithm"] = "https"
-    if ca := tls.ca or tls.ca_file:
-        found["ssl.ca.pem"] = pem(ca)
-    key = tls.key.get_secret_value() if tls.key is not None else tls.key_file
-    if (cert := tls.cert or tls.cert_file) and key:
-        found["ssl.certificate.pem"] = pem(cert)
-        found["ssl.key.pem"] = pem(key)
-    if tls.key_password is not None:
-        found["ssl.key.password"] = tls.key_password.get_secret_value()
-    return found
 
 
 def consumer_properties(config: KafkaSourceConfig, group: str, trouble: Trouble) -> dict[str, Any]:
@@ -173,7 +158,7 @@ class Cluster:
         try:
             self._admin = AdminClient({**common_properties(config, self._trouble), **own}, logger=log)
         except KafkaException as error:
-            raise Fatal(f"librdkafka refuses the configuration: {error.args[0].str()}; check `properties`") from error
+            raise refused_configuration(error.args[0]) from error
 
     @property
     def admin(self) -> AdminClient:
@@ -190,17 +175,32 @@ class Cluster:
         until = time.monotonic() + seconds
         doing = f"topic '{topic}' at {', '.join(self._config.brokers)}"
         while True:
-            try:
-                # Not `describe_topics`: it waits for a controller, which librdkafka's mock cluster never names.
-                found = self._admin.list_topics(topic, timeout=CHECK_SECONDS).topics[topic]
-            except KafkaException as error:
-                raise self._trouble.explain(error.args[0], doing) from error
+            found = self._metadata(doing, topic).topics[topic]
             if found.error is None:
                 return sorted(found.partitions)
             refused = self._trouble.explain(found.error, doing)
             if not isinstance(refused, UnknownTopic) or time.monotonic() > until:
                 raise refused
             time.sleep(0.05)  # brokers hear of a topic a moment after it was made
+
+    def _metadata(self, doing: str, topic: str | None = None) -> ClusterMetadata:
+        """What the brokers say of one topic, or of all. Not `describe_topics`: it waits for a controller, which
+        librdkafka's mock cluster never names."""
+        until = time.monotonic() + CHECK_SECONDS
+        patience = _ASK_SECONDS
+        while True:
+            try:
+                if topic is None:
+                    return self._admin.list_topics(timeout=patience)
+                return self._admin.list_topics(topic, timeout=patience)
+            except KafkaException as error:
+                refused = self._explained(error.args[0], doing)
+                left = until - time.monotonic()
+                if not isinstance(refused, Retryable):
+                    raise refused from error
+                if left <= 0:
+                    raise self._unanswered(error.args[0], doing) from error
+                patience = min(2 * patience, left)
 
     def exists(self, topic: str, *, seconds: float = _NEW_TOPIC_SECONDS) -> bool:
         """Whether there is such a topic, after so many seconds at the latest."""
@@ -288,12 +288,22 @@ class Cluster:
         return client
 
     def _result(self, future: Future[T], doing: str) -> T:
-        try:
-            return future.result(CHECK_SECONDS + 1.0)
-        except KafkaException as error:
-            raise self._explained(error.args[0], doing) from error
-        except TimeoutError as error:
-            raise Retryable(f"{doing}: no answer within {CHECK_SECONDS:g} s; check `brokers`") from error
+        until = time.monotonic() + CHECK_SECONDS
+        while True:
+            try:
+                return future.result(_ASK_SECONDS)
+            except KafkaException as error:
+                raise self._unanswered(error.args[0], doing) from error
+            except TimeoutError as error:
+                self._admin.poll(0)
+                if self._trouble.refused is not None or time.monotonic() > until:
+                    raise self._unanswered(KafkaError(KafkaError._TIMED_OUT), doing) from error
+
+    def _unanswered(self, error: KafkaError, doing: str) -> ConnectError:
+        """As `_explained`; where brokers never answered, by whether they listen at all."""
+        self._admin.poll(0)
+        listening = next(filter(listens, self._config.brokers), None)
+        return self._trouble.explain(error, doing, f"{listening} {_MUTE}" if listening else _UNREACHABLE)
 
     def _explained(self, error: KafkaError, doing: str) -> ConnectError:
         self._admin.poll(0)  # hear what the background threads have to say about it

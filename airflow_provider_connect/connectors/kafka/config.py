@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from airflow_provider_connect.connectors.kafka.access import Property, Sasl, Tls
 from airflow_provider_connect.engine.config import Config, FromConnection, SinkConfig
-
-Property = str | int | float | bool
 
 _TRANSLATED = {"bootstrap.servers": "brokers", "group.id": "consumer_group"}
 _OLDEST = ("earliest", "beginning", "smallest")
@@ -42,54 +41,6 @@ def _split(value: Any) -> Any:
     return [part for text in value.split(",") if (part := text.strip())] if isinstance(value, str) else value
 
 
-class Tls(Config):
-    """Encryption, and the client's own certificate. PEM is given as content or as the path of a file."""
-
-    enabled: bool = True
-    """Whether to speak TLS at all."""
-    ca: str | None = None
-    """CA certificates (PEM) that the brokers' certificates must come from. Default: those of the system."""
-    cert: str | None = None
-    """The client's certificate (PEM), where the brokers want one."""
-    key: SecretStr | None = None
-    """The private key (PEM) of `cert`."""
-    ca_file: str | None = None
-    """Path of `ca`."""
-    cert_file: str | None = None
-    """Path of `cert`."""
-    key_file: str | None = None
-    """Path of `key`."""
-    key_password: SecretStr | None = None
-    """Password of an encrypted private key."""
-    insecure_skip_verify: bool = False
-    """Accept any certificate of the brokers. Only for tests: whoever is in between can read and write everything."""
-
-    @model_validator(mode="after")
-    def _once(self) -> Tls:
-        for name in ("ca", "cert", "key"):
-            if getattr(self, name) and getattr(self, f"{name}_file"):
-                raise ValueError(f"'{name}' and '{name}File' are two ways to say the same; keep one")
-        if bool(self.cert or self.cert_file) != bool(self.key or self.key_file):
-            raise ValueError("a client certificate needs both 'cert' and 'key'")
-        return self
-
-
-class Sasl(Config):
-    """Who we are, by user name and password."""
-
-    mechanism: Literal["plain", "scram-sha-256", "scram-sha-512"] = "plain"
-    """How the password is proved. PLAIN sends it as it is, so combine it with TLS."""
-    username: Annotated[str, FromConnection("login", "User name")] = Field(min_length=1)
-    """User name."""
-    password: Annotated[SecretStr, FromConnection("password", "Password")]
-    """Password."""
-
-    @field_validator("mechanism", mode="before")
-    @classmethod
-    def _lower(cls, value: Any) -> Any:
-        return value.lower() if isinstance(value, str) else value
-
-
 class KafkaConfig(Config):
     """What source and sink have in common: where Kafka is, and how to get in."""
 
@@ -102,10 +53,13 @@ class KafkaConfig(Config):
     tls: Tls | None = None
     """Speak TLS, with these certificates; `{}` means TLS with the system's."""
     sasl: Sasl | None = None
-    """Authenticate with user name and password."""
-    properties: dict[str, Property] = Field(default_factory=dict)
+    """Authenticate with user name and password, or with a token."""
+    properties: Annotated[
+        dict[str, Property], FromConnection("extra.properties", "librdkafka properties", whole_extra_of="kafka")
+    ] = Field(default_factory=dict, repr=False)
     """More librdkafka properties, such as `client.rack`; those that the guarantees depend on are refused.
-    `bootstrap.servers`, `group.id` and `auto.offset.reset` are understood, as in Airflow's own Kafka connections."""
+    `bootstrap.servers`, `group.id` and `auto.offset.reset` are understood, as in Airflow's own Kafka connections,
+    whose extra is taken as properties."""
 
     @model_validator(mode="before")
     @classmethod

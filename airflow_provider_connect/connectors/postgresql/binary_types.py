@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import psycopg
 from psycopg import errors, postgres, pq
 
-from airflow_provider_connect.connectors.postgresql.access import Access
-from airflow_provider_connect.connectors.postgresql.client import Connection, connect
+from airflow_provider_connect.connectors._postgresql.access import Access
+from airflow_provider_connect.connectors._postgresql.client import Connection, connect
 from airflow_provider_connect.engine.errors import Fatal
 
 

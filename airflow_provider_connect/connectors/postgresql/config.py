@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from airflow_provider_connect.connectors.postgresql.access import Access
-from airflow_provider_connect.connectors.postgresql.names import TableName, column_list
-from airflow_provider_connect.engine.config import Config, FromConnection, SinkConfig
-
-
-class PostgreSQLConfig(Config):
-    """How to reach the server."""
-
-    connection_string: Annotated[SecretStr, FromConnection("uri")] = Field(
-        examples=["postgres://user:password@host:5432/database?sslmode=require"]
-    )
-    """Server, account and database: `postgres://user:password@host:5432/database?sslmode=require`, or libpq's
-    `host=… dbname=…`. Parameters that libpq does not know are server settings (`search_path`, `statement_timeout`);
-    those of Go's connection pools are accepted and ignored."""
-
-    @field_validator("connection_string")
-    @classmethod
-    def _understood(cls, value: SecretStr) -> SecretStr:
-        Access.parse(value.get_secret_value())
-        return value
-
-    @property
-    def access(self) -> Access:
-        """The connection string, taken apart."""
-        return Access.parse(self.connection_string.get_secret_value())
+from airflow_provider_connect.connectors._postgresql.config import PostgreSQLConfig
+from airflow_provider_connect.connectors._postgresql.names import TableName, column_list
+from airflow_provider_connect.engine.config import SinkConfig
 
 
 class PostgreSQLSourceConfig(PostgreSQLConfig):
@@ -109,10 +87,20 @@ class PostgreSQLSinkConfig(PostgreSQLConfig, SinkConfig):
     document_column: str | None = Field(default=None, min_length=1)
     """The json(b) column that takes whole documents, where it is not to be found as described at `table`."""
     upsert_mode: bool = False
-    """Replace rows that have the same `conflictKey` instead of adding to them; the last one of a key wins."""
+    """Replace rows that have the same `conflictKey` instead of adding to them; the last one of a key wins. A null
+    document (a tombstone) deletes the row of its record's key: the text of the `conflictKey`, or a JSON object with its
+    fields."""
     conflict_key: str | list[str] = ""
     """Column(s) that identify a row in `upsertMode`, or field(s) of the document; a unique index must cover them.
     Default: the primary key of a table with typed columns."""
+    upsert_strategy: Literal["always", "ifNewer"] = "always"
+    """`ifNewer`: a row replaces one with the same key only if its `upsertVersionColumn` is greater, so that what comes
+    late never overwrites what is newer; of equal versions the first stays."""
+    upsert_version_column: str | None = Field(default=None, min_length=1)
+    """The column, or field of the document, that `ifNewer` compares, such as `updated_at`."""
+    soft_delete_column: str | None = Field(default=None, min_length=1)
+    """Column that is set where a tombstone would delete the row: to the time for a timestamp such as `deleted_at`, to
+    true for a boolean. A later upsert of the row unsets it. It is a column also of a table of documents."""
     ignore_unknown_columns: bool = False
     """Leave out fields that the table has no column for; else such records are refused."""
 
@@ -123,13 +111,18 @@ class PostgreSQLSinkConfig(PostgreSQLConfig, SinkConfig):
         return value
 
     @model_validator(mode="after")
-    def _conflict_key_is_used(self) -> PostgreSQLSinkConfig:
-        if self.conflict_columns and not self.upsert_mode:
-            raise ValueError("conflictKey has no effect without `upsertMode: true`")
-        if self.upsert_mode and self.auto_create_table and not self.conflict_columns:
-            raise ValueError(
-                "upsertMode with autoCreateTable needs `conflictKey`: the field(s) of the document that identify a row"
-            )
+    def _upsert_is_whole(self) -> PostgreSQLSinkConfig:
+        for field, value in (
+            ("conflictKey", self.conflict_columns),
+            ("upsertStrategy: ifNewer", self.upsert_strategy != "always"),
+            ("softDeleteColumn", self.soft_delete_column),
+        ):
+            if value and not self.upsert_mode:
+                raise ValueError(f"{field} has no effect without `upsertMode: true`")
+        if self.upsert_strategy == "ifNewer" and self.upsert_version_column is None:
+            raise ValueError("upsertStrategy: ifNewer needs `upsertVersionColumn`, the column that tells what is newer")
+        if self.upsert_version_column is not None and self.upsert_strategy != "ifNewer":
+            raise ValueError("upsertVersionColumn has no effect without `upsertStrategy: ifNewer`")
         return self
 
     @property

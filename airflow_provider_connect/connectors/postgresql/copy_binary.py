@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from airflow_provider_connect.connectors.postgresql.copy_stream import Buffer, Rows
+from airflow_provider_connect.connectors._postgresql.copy_stream import Buffer, Rows
 from airflow_provider_connect.connectors.postgresql.copy_text import parts
 
 Integers = np.ndarray[tuple[int], np.dtype[np.int32]]
@@ -92,21 +92,28 @@ def fields_of(row: bytes, indices: Sequence[int]) -> list[bytes | None]:
 # --- to the server
 
 
-def binary_documents(documents: pa.Array, jsonb: bool, first_number: int | None = None) -> Buffer:
+def binary_documents(
+    documents: pa.Array, jsonb: bool, first_number: int | None = None, gone: pa.Array | None = None
+) -> Buffer:
     """Documents (binary array) as rows of a binary COPY into one json(b) column; null stays null.
 
-    With `first_number`, a bigint column comes first that numbers the rows from there.
+    With `first_number`, two columns come first: a bigint that numbers the rows from there, and the boolean `gone`
+    (default: false).
     """
     count = len(documents)
     version = b"\x01" if jsonb else b""
-    numbered = [("eight", ">i4"), ("number", ">i8")] if first_number is not None else []
+    before_it = (
+        [("eight", ">i4"), ("number", ">i8"), ("one", ">i4"), ("gone", "i1")] if first_number is not None else []
+    )
     marked = [("version", "S1")] if jsonb else []
-    head = np.dtype([("columns", ">i2"), *numbered, ("length", ">i4"), *marked])
+    head = np.dtype([("columns", ">i2"), *before_it, ("length", ">i4"), *marked])
     heads = np.zeros(count, head)
-    heads["columns"] = 1 if first_number is None else 2
+    heads["columns"] = 1 if first_number is None else 3
     if first_number is not None:
-        heads["eight"] = 8
+        heads["eight"], heads["one"] = 8, 1
         heads["number"] = np.arange(first_number, first_number + count)
+        if gone is not None:
+            heads["gone"] = gone.cast(pa.int8()).to_numpy(zero_copy_only=False)
     heads["length"] = pc.fill_null(pc.binary_length(documents), -1 - len(version)).to_numpy() + len(version)
     if jsonb:
         heads["version"] = version

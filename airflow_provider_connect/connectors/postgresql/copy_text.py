@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from airflow_provider_connect.connectors.postgresql.copy_stream import Buffer
+from airflow_provider_connect.connectors._postgresql.copy_stream import Buffer
 
 _ESCAPED = ((b"\\n", b"\n"), (b"\\t", b"\t"), (b"\\r", b"\r"), (b"\\b", b"\b"), (b"\\f", b"\f"), (b"\\v", b"\v"))
 _NOT_UTF8 = b"\xff"

@@ -14,7 +14,7 @@ may have drawn a value before they have a real one; so one that only reads is wa
 
 from __future__ import annotations
 
-from airflow_provider_connect.connectors.postgresql.client import Connection, run
+from airflow_provider_connect.connectors._postgresql.client import Connection, run
 
 _RUNNING = """
 SELECT l.virtualtransaction, l.pid

@@ -12,8 +12,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from airflow_provider_connect.connectors.postgresql.client import Connection, run
-from airflow_provider_connect.connectors.postgresql.names import TableName, quoted
+from airflow_provider_connect.connectors._postgresql.client import Connection, run
+from airflow_provider_connect.connectors._postgresql.names import TableName, quoted
 from airflow_provider_connect.connectors.postgresql.table import exists, lock_creation
 from airflow_provider_connect.engine.batch import Checkpoint
 from airflow_provider_connect.engine.errors import Fenced

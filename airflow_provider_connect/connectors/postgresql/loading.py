@@ -9,13 +9,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from airflow_provider_connect.connectors.postgresql.client import Connection, run
+from airflow_provider_connect.connectors._postgresql.client import Connection
+from airflow_provider_connect.connectors._postgresql.copy_stream import Buffer, CopyIn
+from airflow_provider_connect.connectors._postgresql.names import listed, quoted
 from airflow_provider_connect.connectors.postgresql.copy_binary import HEADER, TRAILER, binary_documents
-from airflow_provider_connect.connectors.postgresql.copy_stream import Buffer, CopyIn
 from airflow_provider_connect.connectors.postgresql.copy_text import lines, parts, text_field, text_rows
-from airflow_provider_connect.connectors.postgresql.merge import DOCUMENT, NUMBER, Refused, Stage, Target
-from airflow_provider_connect.connectors.postgresql.names import listed, quoted
+from airflow_provider_connect.connectors.postgresql.merge import Refused, merge_columns, merge_documents
+from airflow_provider_connect.connectors.postgresql.stage import DOCUMENT, GONE, NUMBER, Stage
 from airflow_provider_connect.connectors.postgresql.table import Column
+from airflow_provider_connect.connectors.postgresql.target import Target
+from airflow_provider_connect.connectors.postgresql.tombstones import filled
 from airflow_provider_connect.engine.batch import COLUMNS, Batch
 from airflow_provider_connect.engine.errors import Fatal, InvalidRecord
 
@@ -43,7 +46,7 @@ class Loading:
         """Send the rows on."""
         self._batches += 1
         if batch.format == _JSON:
-            self._write_documents(batch.rows.column("value"))
+            self._write_documents(batch.rows)
         elif self._target.document_column is not None:
             raise Fatal(f"'{self._target.table.name}' takes JSON documents, not '{batch.format}'")
         elif batch.format == _COPY_TEXT:
@@ -56,24 +59,27 @@ class Loading:
             raise Fatal(f"a PostgreSQL table takes no documents of the encoding '{batch.format}'")
         self._rows += len(batch)
 
-    def _write_documents(self, documents: pa.Array) -> None:
+    def _write_documents(self, rows: pa.RecordBatch) -> None:
         target = self._target
         column = target.document_column
-        documents = documents.cast(pa.binary())
-        if column is not None and not target.key:
+        documents = rows.column("value").cast(pa.binary())
+        if column is not None and target.upsert is None:
             statement = f"COPY {target.table.name.sql} ({quoted(column.name)}) FROM STDIN (FORMAT binary)"
             self._direct(statement, binary=True)
             self._send(binary_documents(documents, column.type == "jsonb"))
             return
+        gone = None
         if documents.null_count:
-            nulls = pc.indices_nonzero(documents.is_null()).to_pylist()
-            reason = "a null document has no fields for the columns of a table"
-            raise InvalidRecord(f"{len(nulls)} rows: {reason}", rows=dict.fromkeys(nulls, reason))
+            if target.upsert is None:
+                nulls = pc.indices_nonzero(documents.is_null()).to_pylist()
+                reason = "a null document has no fields for the columns of a table, and only deletes with upsertMode"
+                raise InvalidRecord(f"{len(nulls)} rows: {reason}", rows=dict.fromkeys(nulls, reason))
+            gone = documents.is_null()
+            documents = filled(documents, rows.column("key").cast(pa.binary()), target.key)
         stage = Stage.of_documents()
-        merge = target.merge_documents if column is not None else target.spread_documents
-        statement = f"COPY {stage.sql} ({NUMBER}, {DOCUMENT}) FROM STDIN (FORMAT binary)"
-        self._staged(stage, statement, lambda: merge(self._connection, stage), binary=True)
-        self._send(binary_documents(documents, True, self._rows))
+        statement = f"COPY {stage.sql} ({NUMBER}, {GONE}, {DOCUMENT}) FROM STDIN (FORMAT binary)"
+        self._staged(stage, statement, lambda: merge_documents(self._connection, target, stage), binary=True)
+        self._send(binary_documents(documents, True, self._rows, gone))
 
     def _write_copy_text(self, rows: pa.RecordBatch) -> None:
         names = [column["name"] for column in _described(rows)]
@@ -106,13 +112,13 @@ class Loading:
 
     def _write_text(self, rows: pa.Array, columns: list[Column]) -> None:
         target, names = self._target, [column.name for column in columns]
-        if not target.key:
+        if target.upsert is None:
             self._direct(f"COPY {target.table.name.sql} ({listed(names)}) FROM STDIN", binary=False)
         else:
             stage = Stage.of_columns(columns)
 
-            def merge() -> None:
-                run(self._connection, target.columns_statement(stage, columns))
+            def merge() -> Refused | None:
+                return merge_columns(self._connection, target, stage, columns)
 
             self._staged(stage, f"COPY {stage.sql} ({NUMBER}, {listed(names)}) FROM STDIN", merge, binary=False)
             numbers = pa.array(range(self._rows, self._rows + len(rows)), pa.int64()).cast(pa.string())

@@ -1,24 +1,22 @@
-"""Merge: rows and documents that were staged in a temporary table, moved into the target by one statement or a few.
+"""Merge: staged rows and documents moved into the target, by one statement or a few.
 
-Staged are documents for typed tables (`n, doc`), and whatever is upserted (`n` and the document or the columns). `n`
-numbers the rows of a flush in their order: of several with one key the last wins, and it names refused rows.
+A column without a field in a document gets its default, or keeps its value in an upsert. That depends on the document
+alone, not on its neighbours, so documents of one kind go together: those with the same fields, and those that delete.
+In an upsert the documents of one key keep their order, by layers: within a layer each key has documents of one kind.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from airflow_provider_connect.connectors.postgresql.binary_types import PORTABLE
-from airflow_provider_connect.connectors.postgresql.client import Connection, run
-from airflow_provider_connect.connectors.postgresql.names import listed, literal, quoted
-from airflow_provider_connect.connectors.postgresql.table import Column, Table, document_key
-from airflow_provider_connect.engine.errors import Fatal
+from airflow_provider_connect.connectors._postgresql.client import Connection, run
+from airflow_provider_connect.connectors._postgresql.names import listed, literal, quoted
+from airflow_provider_connect.connectors.postgresql.stage import DOCUMENT, FIELDS, GONE, LAYER, NUMBER, Stage
+from airflow_provider_connect.connectors.postgresql.table import Column, document_key, field_text
+from airflow_provider_connect.connectors.postgresql.target import Target, Upsert
 
-NUMBER = "connect_n"
-DOCUMENT = "connect_doc"
 _SHOWN = 1000
+_OLD = "connect_old"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,210 +27,251 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """A temporary table of one session. `create` before each use; it is empty again after each commit."""
+class _Kind:
+    """Documents that one statement merges."""
 
-    name: str
-    definition: str
-
-    @classmethod
-    def of_documents(cls) -> Stage:
-        """For documents."""
-        return cls("connect_documents", f"({NUMBER} bigint, {DOCUMENT} jsonb)")
-
-    @classmethod
-    def of_columns(cls, columns: list[Column]) -> Stage:
-        """For rows with these columns, without the target's constraints."""
-        fields = ", ".join(f"{quoted(column.name)} {column.type}" for column in columns)
-        digest = hashlib.sha256(fields.encode()).hexdigest()[:12]
-        return cls(f"connect_rows_{digest}", f"({NUMBER} bigint, {fields})")
-
-    @property
-    def sql(self) -> str:
-        return f"pg_temp.{quoted(self.name)}"
-
-    def create(self, connection: Connection) -> None:
-        """Create it if this session does not have it; it may hold rows of an earlier flush of the transaction."""
-        run(
-            connection,
-            f"CREATE TEMPORARY TABLE IF NOT EXISTS {quoted(self.name)} {self.definition} ON COMMIT DELETE ROWS",
-        )
-
-    def empty(self, connection: Connection) -> None:
-        """Forget its rows."""
-        run(connection, f"TRUNCATE {self.sql}")
+    gone: bool
+    fields: list[str] | None
+    """Their names, sorted; None if they are no objects, or do not matter."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The table, and how rows meet those that are there: by `key`, or not at all if that is empty."""
+def merge_columns(connection: Connection, target: Target, stage: Stage, columns: list[Column]) -> Refused | None:
+    """Upsert staged rows."""
+    nulls = " OR ".join(f"{quoted(name)} IS NULL" for name in target.key)
+    if refused := _numbers(connection, f"{stage.sql} WHERE {nulls}"):
+        return Refused(dict.fromkeys(refused, f"NULL in {', '.join(target.key)} identifies no row (conflictKey)"))
+    run(connection, columns_statement(target, stage, columns))
+    return None
 
-    table: Table
-    document_column: Column | None
-    key: tuple[str, ...]
-    ignore_unknown: bool
 
-    # --- documents into one column
-
-    def merge_documents(self, connection: Connection, stage: Stage) -> Refused | None:
-        """Upsert staged documents by fields of theirs."""
-        assert self.document_column is not None
-        keys = [f"{DOCUMENT} ->> {literal(field)}" for field in self.key]
-        absent = " OR ".join(f"({key}) IS NULL" for key in keys)
-        refused = run(
-            connection, f"SELECT {NUMBER} FROM {stage.sql} WHERE {absent} ORDER BY 1 LIMIT {_SHOWN}"
+def merge_documents(connection: Connection, target: Target, stage: Stage) -> Refused | None:
+    """Insert, upsert and delete staged documents: whole ones, or their fields into the columns of the same names."""
+    way = _Whole(target, stage) if target.document_column is not None else _Spread(target, stage)
+    if target.key and (refused := _without_key(connection, target, stage)):
+        return refused
+    kinds = [
+        _Kind(gone, fields)
+        for gone, fields in run(
+            connection, f"SELECT gone, fields FROM ({way.kinds()}) AS s GROUP BY 1, 2 ORDER BY min({NUMBER})"
         ).fetchall()
-        if refused:
-            reason = f"the document has no {' and '.join(repr(field) for field in self.key)} (conflictKey)"
-            return Refused({number: reason for (number,) in refused})
-        run(connection, self.documents_statement(stage))
+    ]
+    columns: dict[int, list[Column]] = {}
+    refused_rows: dict[int, str] = {}
+    for index, kind in enumerate(kinds):
+        columns[index], reason = ([], None) if kind.gone else way.columns(kind.fields)
+        if reason is not None:
+            same = "fields IS NOT DISTINCT FROM %s::text[] AND NOT gone"
+            found = _numbers(connection, f"({way.kinds()}) AS s WHERE {same}", [kind.fields])
+            refused_rows.update(dict.fromkeys(found, reason))
+    if refused_rows:
+        return Refused(dict(sorted(refused_rows.items())))
+    if len(kinds) <= 1:
+        for index, kind in enumerate(kinds):
+            run(connection, way.statement(kind, columns[index], ""))
         return None
-
-    def documents_statement(self, stage: Stage) -> str:
-        """INSERT … ON CONFLICT of `merge_documents`."""
-        assert self.document_column is not None
-        data = quoted(self.document_column.name)
-        keys = ", ".join(f"{DOCUMENT} ->> {literal(field)}" for field in self.key)
-        return (
-            f"INSERT INTO {self.table.name.sql} ({data})"
-            f" SELECT DISTINCT ON ({keys}) {DOCUMENT} FROM {stage.sql} ORDER BY {keys}, {NUMBER} DESC"
-            f" ON CONFLICT ({document_key(self.key, data)}) DO UPDATE SET {data} = EXCLUDED.{data}"
+    order = Stage.of_order()
+    order.create(connection)
+    order.empty(connection)
+    run(connection, f"INSERT INTO {order.sql} {way.layers()}")
+    for layer, gone, fields in run(
+        connection, f"SELECT {LAYER}, {GONE}, {FIELDS} FROM {order.sql} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+    ).fetchall():
+        kind = _Kind(gone, fields)
+        array = "NULL" if fields is None else f"ARRAY[{', '.join(literal(name) for name in fields)}]"
+        part = (
+            f"SELECT {NUMBER} FROM {order.sql} WHERE {LAYER} = {layer} AND {GONE} = {gone}"
+            f" AND {FIELDS} IS NOT DISTINCT FROM {array}::text[]"
         )
+        run(connection, way.statement(kind, columns[kinds.index(kind)], f" WHERE d.{NUMBER} IN ({part})"))
+    return None
 
-    # --- documents into columns
 
-    def spread_documents(self, connection: Connection, stage: Stage) -> Refused | None:
-        """Insert or upsert staged documents, their fields into the columns of the same names.
+def columns_statement(target: Target, stage: Stage, columns: list[Column]) -> str:
+    """INSERT … of `merge_columns`."""
+    return _insert(target, columns, f"{stage.sql} AS r")
 
-        A column without a field in a document gets its default, or keeps its value in an upsert. That depends on the
-        document alone, not on its neighbours: those with the same fields go together.
-        """
-        runs = self._runs(connection, stage)
-        refused: dict[int, str] = {}
-        statements: list[str] = []
-        for fields, first, last in runs:
-            columns, reason = self._known(fields)
-            if reason is not None:
-                numbers = run(
-                    connection,
-                    f"SELECT {NUMBER} FROM {stage.sql} d WHERE {NUMBER} BETWEEN %s AND %s"
-                    f" AND {_fields_of('d')} IS NOT DISTINCT FROM %s::text[] LIMIT {_SHOWN}",
-                    [first, last, fields],
-                ).fetchall()
-                refused.update({number: reason for (number,) in numbers})
-            else:
-                alone = None if len(runs) == 1 else (fields or [], first, last)
-                statements.append(self._spread_statement(stage, columns, alone))
-        if refused:
-            return Refused(dict(sorted(refused.items())))
-        for statement in statements:
-            run(connection, statement)
-        return None
 
-    def _runs(self, connection: Connection, stage: Stage) -> list[tuple[list[str] | None, int, int]]:
-        """The sets of fields there are, with the first and last number of each; upserts keep the order between them."""
-        sets = run(
-            connection,
-            f"SELECT fields, min({NUMBER}), max({NUMBER}) FROM"
-            f" (SELECT {NUMBER}, {_fields_of('d')} AS fields FROM {stage.sql} d) AS s GROUP BY 1 ORDER BY 2",
-        ).fetchall()
-        if len(sets) <= 1 or not self.key:
-            return [(fields, first, last) for fields, first, last in sets]
-        return [
-            (fields, first, last)
-            for fields, first, last in run(
-                connection,
-                f"SELECT fields, min({NUMBER}), max({NUMBER}) FROM (SELECT {NUMBER}, fields,"
-                f" row_number() OVER (ORDER BY {NUMBER})"
-                f" - row_number() OVER (PARTITION BY fields ORDER BY {NUMBER}) AS r"
-                f" FROM (SELECT {NUMBER}, {_fields_of('d')} AS fields FROM {stage.sql} d) AS f) AS s"
-                " GROUP BY fields, r ORDER BY 2",
-            ).fetchall()
-        ]
+def documents_statement(target: Target, stage: Stage) -> str:
+    """INSERT … of `merge_documents` for whole documents."""
+    return _Whole(target, stage).statement(_Kind(False, None), [], "")
 
-    def _known(self, fields: list[str] | None) -> tuple[list[Column], str | None]:
-        """The columns of these fields, or why a document with them is refused."""
-        if fields is None:
-            return [], "the document is no JSON object, so its fields cannot go to columns"
-        columns: list[Column] = []
-        for name in fields:
-            column = self.table.column(name)
-            if column is not None and not column.generated:
-                columns.append(column)
-            elif not self.ignore_unknown:
-                problem = "is a generated column" if column is not None else "has no column"
-                return [], f"field '{name}' {problem} in '{self.table.name}' (ignoreUnknownColumns leaves it out)"
-        if missing := [name for name in self.key if name not in fields]:
-            return [], f"the document has no '{missing[0]}', which identifies the row (conflictKey)"
-        return columns, None
 
-    def _spread_statement(self, stage: Stage, columns: list[Column], alone: tuple[list[str], int, int] | None) -> str:
-        names = [column.name for column in columns]
-        where = ""
-        if alone is not None:
-            fields, first, last = alone
-            array = f"ARRAY[{', '.join(literal(name) for name in fields)}]::text[]"
-            where = f" WHERE {NUMBER} BETWEEN {first} AND {last} AND {_fields_of('d')} = {array}"
-        record = f"jsonb_populate_record(NULL::{self.table.name.sql}, d.{DOCUMENT})"
-        rows = f"{stage.sql} d CROSS JOIN LATERAL {record} AS r{where}"
-        if not names:
-            return f"INSERT INTO {self.table.name.sql} SELECT FROM {rows}"
-        return self._insert(columns, rows, "r.")
+class _Whole:
+    """Documents into the one column for them."""
 
-    # --- columns
+    def __init__(self, target: Target, stage: Stage) -> None:
+        assert target.document_column is not None
+        self._target, self._stage = target, stage
+        self._data = quoted(target.document_column.name)
+        self._keys = [field_text(f"d.{DOCUMENT}", name) for name in target.key]
 
-    def columns_statement(self, stage: Stage, columns: list[Column]) -> str:
-        """Upsert staged rows."""
-        return self._insert(columns, f"{stage.sql} AS r", "r.")
+    def kinds(self) -> str:
+        return f"SELECT {NUMBER}, {GONE} AS gone, NULL::text[] AS fields FROM {self._stage.sql}"
 
-    def _insert(self, columns: list[Column], rows: str, prefix: str) -> str:
-        names = [column.name for column in columns]
-        overriding = " OVERRIDING SYSTEM VALUE" if any(column.always_identity for column in columns) else ""
-        insert = f"INSERT INTO {self.table.name.sql} ({listed(names)}){overriding}"
-        if not self.key:
-            return f"{insert} SELECT {listed(names, prefix)} FROM {rows} ORDER BY {NUMBER}"
-        key = listed(self.key, prefix)
-        others = [name for name in names if name not in self.key]
-        sets = ", ".join(f"{quoted(name)} = EXCLUDED.{quoted(name)}" for name in others)
+    def columns(self, fields: list[str] | None) -> tuple[list[Column], str | None]:
+        return [], None
+
+    def layers(self) -> str:
+        return _layers(self._stage.sql + " AS d", "NULL::text[]", self._keys, self._target.upsert)
+
+    def statement(self, kind: _Kind, columns: list[Column], where: str) -> str:
+        target, upsert = self._target, self._target.upsert
+        assert upsert is not None
+        staged = f"{self._stage.sql} AS d{where}"
+        stored = [field_text(f"{_OLD}.{self._data}", name) for name in upsert.key]
+        if kind.gone:
+            return _delete(target, upsert, stored, self._keys, staged)
+        version = _version_in(f"d.{DOCUMENT}", upsert.version) if upsert.version is not None else None
+        newer = ""
+        if upsert.version is not None:
+            new, old = (_version_in(f"{row}.{self._data}", upsert.version) for row in ("EXCLUDED", _OLD))
+            newer = _newer(new, old)
+        values = [(self._data, f"d.{DOCUMENT}")]
+        index = document_key(upsert.key, self._data)
+        return _upsert(target, upsert, values, staged, self._keys, version, index, [self._data], newer)
+
+
+class _Spread:
+    """Fields of documents into columns."""
+
+    def __init__(self, target: Target, stage: Stage) -> None:
+        self._target, self._stage = target, stage
+        record = f"jsonb_populate_record(NULL::{target.table.name.sql}, d.{DOCUMENT})"
+        self._rows = f"{stage.sql} AS d CROSS JOIN LATERAL {record} AS r"
+
+    def kinds(self) -> str:
+        return f"SELECT {NUMBER}, {GONE} AS gone, {_fields_of('d')} AS fields FROM {self._stage.sql} AS d"
+
+    def columns(self, fields: list[str] | None) -> tuple[list[Column], str | None]:
+        return self._target.known(fields)
+
+    def layers(self) -> str:
+        keys = [f"r.{quoted(name)}" for name in self._target.key]
+        return _layers(self._rows if keys else f"{self._stage.sql} AS d", _fields_of("d"), keys, self._target.upsert)
+
+    def statement(self, kind: _Kind, columns: list[Column], where: str) -> str:
+        target, upsert = self._target, self._target.upsert
+        if kind.gone:
+            assert upsert is not None
+            keys = [quoted(name) for name in upsert.key]
+            return _delete(target, upsert, [f"{_OLD}.{k}" for k in keys], [f"r.{k}" for k in keys], self._rows + where)
+        if not columns:
+            return f"INSERT INTO {target.table.name.sql} SELECT FROM {self._stage.sql} AS d{where}"
+        return _insert(target, columns, self._rows + where)
+
+
+def _insert(target: Target, columns: list[Column], rows: str) -> str:
+    """Insert or upsert the columns of the same names in `rows`, which calls them `r`."""
+    upsert = target.upsert
+    names = [column.name for column in columns]
+    if upsert is None:
+        overriding = _overriding(columns)
         return (
-            f"{insert} SELECT DISTINCT ON ({key}) {listed(names, prefix)} FROM {rows} ORDER BY {key}, {NUMBER} DESC"
-            f" ON CONFLICT ({listed(self.key)}) DO {f'UPDATE SET {sets}' if others else 'NOTHING'}"
+            f"INSERT INTO {target.table.name.sql} ({listed(names)}){overriding}"
+            f" SELECT {listed(names, 'r.')} FROM {rows} ORDER BY {NUMBER}"
         )
+    values = [(quoted(name), f"r.{quoted(name)}") for name in names]
+    updated = [quoted(c.name) for c in columns if c.name not in upsert.key and not c.always_identity]
+    version = newer = None
+    if upsert.version is not None:
+        version = f"r.{quoted(upsert.version)}"
+        newer = _newer(f"EXCLUDED.{quoted(upsert.version)}", f"{_OLD}.{quoted(upsert.version)}")
+    keys = [f"r.{quoted(name)}" for name in upsert.key]
+    overriding = _overriding(columns)
+    return _upsert(target, upsert, values, rows, keys, version, listed(upsert.key), updated, newer or "", overriding)
 
-    def columns_named(self, names: list[str], remedy: str) -> list[Column | None]:
-        """The target's column for each name; None for those that are left out. Fatal if one is unknown."""
-        found: list[Column | None] = []
-        for name in names:
-            column = self.table.column(name)
-            usable = column is not None and not column.generated
-            if not usable and not self.ignore_unknown:
-                problem = f"'{self.table.name}' has no column '{name}'" if column is None else f"'{name}' is generated"
-                raise Fatal(f"{problem}; {remedy}, or set `ignoreUnknownColumns: true`")
-            found.append(column if usable else None)
-        for name in self.key:
-            if name not in names:
-                raise Fatal(
-                    f"the rows have no column '{name}', which identifies them in '{self.table.name}' (conflictKey)"
-                )
-        if not any(found):
-            raise Fatal(f"none of the columns {', '.join(names)} is in '{self.table.name}'; check `table`")
-        return found
 
-    def refuses_tuples(self, columns: Sequence[tuple[str, int]]) -> str | None:
-        """Why tuples with these columns (name and type's OID) cannot go in as binary COPY has them; None if they can.
+def _upsert(
+    target: Target,
+    upsert: Upsert,
+    values: list[tuple[str, str]],
+    rows: str,
+    keys: list[str],
+    version: str | None,
+    index: str,
+    updated: list[str],
+    newer: str,
+    overriding: str = "",
+) -> str:
+    """INSERT … ON CONFLICT of the last row of each key, or the first of those with its greatest version."""
+    if upsert.soft_delete is not None and quoted(upsert.soft_delete.name) not in dict(values):
+        values = [*values, (quoted(upsert.soft_delete.name), upsert.present)]
+        updated = [*updated, quoted(upsert.soft_delete.name)]
+    order = f"{version} DESC NULLS LAST, {NUMBER}" if version is not None else f"{NUMBER} DESC"
+    sets = ", ".join(f"{name} = EXCLUDED.{name}" for name in updated)
+    return (
+        f"INSERT INTO {target.table.name.sql} AS {_OLD} ({', '.join(name for name, _ in values)}){overriding}"
+        f" SELECT DISTINCT ON ({', '.join(keys)}) {', '.join(value for _, value in values)} FROM {rows}"
+        f" ORDER BY {', '.join(keys)}, {order}"
+        f" ON CONFLICT ({index}) DO {f'UPDATE SET {sets}{newer}' if updated else 'NOTHING'}"
+    )
 
-        They can where each column is of the very type of the target's, one that means the same everywhere.
-        """
-        if self.document_column is not None or self.key:
-            return "they are staged"
-        names = [name for name, _ in columns]
-        for name, oid in columns:
-            column = self.table.column(name)
-            if column is None or column.generated or names.count(name) > 1:
-                return f"'{name}' is not to be written"
-            if oid != column.oid or oid not in PORTABLE:
-                return f"'{name}' is of another type than {column.type}"
-        return None if columns else "there are no columns"
+
+def _delete(target: Target, upsert: Upsert, stored: list[str], keys: list[str], rows: str) -> str:
+    """Delete the rows with staged keys, or mark them."""
+    found = ", ".join(f"{key} AS k{number}" for number, key in enumerate(keys))
+    same = " AND ".join(f"{old} = s.k{number}" for number, old in enumerate(stored))
+    staged = f"(SELECT DISTINCT {found} FROM {rows}) AS s"
+    if upsert.soft_delete is None:
+        return f"DELETE FROM {target.table.name.sql} AS {_OLD} USING {staged} WHERE {same}"
+    mark = f"{quoted(upsert.soft_delete.name)} = {upsert.deleted}"
+    return f"UPDATE {target.table.name.sql} AS {_OLD} SET {mark} FROM {staged} WHERE {same}"
+
+
+def _newer(new: str, old: str) -> str:
+    return f" WHERE {new} > {old} OR ({old} IS NULL AND {new} IS NOT NULL)"
+
+
+def _version_in(documents: str, field: str) -> str:
+    """The version in a document: numbers compare as numbers, texts as texts."""
+    return f"nullif(({documents})::jsonb -> {literal(field)}, 'null')"
+
+
+def _overriding(columns: list[Column]) -> str:
+    return " OVERRIDING SYSTEM VALUE" if any(column.always_identity for column in columns) else ""
+
+
+def _layers(rows: str, fields: str, keys: list[str], upsert: Upsert | None) -> str:
+    """`n, gone, fields, layer` of staged documents. What comes before the deletion of its key does not matter."""
+    if not keys:
+        return f"SELECT {NUMBER}, {GONE}, {fields}, 0 FROM {rows}"
+    of_key = ", ".join(f"k{number}" for number in range(len(keys)))
+    named = ", ".join(f"{key} AS k{number}" for number, key in enumerate(keys))
+    kinds = f"SELECT {NUMBER} AS n, {GONE} AS gone, {fields} AS fields, {named} FROM {rows}"
+    if upsert is not None and upsert.soft_delete is None:
+        last = f"max(n) FILTER (WHERE gone) OVER (PARTITION BY {of_key})"
+        kinds = (
+            f"SELECT * FROM (SELECT *, {last} AS last_gone FROM ({kinds}) AS s) AS s WHERE n >= coalesce(last_gone, n)"
+        )
+    before = f"OVER (PARTITION BY {of_key} ORDER BY n)"
+    changed = f"gone IS DISTINCT FROM lag(gone) {before} OR fields IS DISTINCT FROM lag(fields) {before}"
+    return (
+        f"SELECT n, gone, fields, sum(changed::int) {before}"
+        f" FROM (SELECT *, {changed} AS changed FROM ({kinds}) AS s) AS s"
+    )
+
+
+def _without_key(connection: Connection, target: Target, stage: Stage) -> Refused | None:
+    """Documents that lack a field of the key, or whole ones without version."""
+    upsert = target.upsert
+    assert upsert is not None
+    absent = " OR ".join(f"({field_text(DOCUMENT, field)}) IS NULL" for field in upsert.key)
+    objects = f"jsonb_typeof({DOCUMENT}) = 'object'" if target.document_column is None else "true"
+    if found := _numbers(connection, f"{stage.sql} WHERE {objects} AND ({absent})"):
+        reason = f"the document has no {' and '.join(repr(field) for field in upsert.key)} (conflictKey)"
+        return Refused(dict.fromkeys(found, reason))
+    if target.document_column is not None and upsert.version is not None:
+        missing = f"NOT {GONE} AND {_version_in(DOCUMENT, upsert.version)} IS NULL"
+        if found := _numbers(connection, f"{stage.sql} WHERE {missing}"):
+            reason = f"the document has no {upsert.version!r}, its version (upsertVersionColumn)"
+            return Refused(dict.fromkeys(found, reason))
+    return None
+
+
+def _numbers(connection: Connection, rows: str, parameters: list[object] | None = None) -> list[int]:
+    """The numbers of staged rows, no more than are worth naming."""
+    sql = f"SELECT {NUMBER} FROM {rows} ORDER BY 1 LIMIT {_SHOWN}"
+    return [number for (number,) in run(connection, sql, parameters).fetchall()]
 
 
 def _fields_of(alias: str) -> str:

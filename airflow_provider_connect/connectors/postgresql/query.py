@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from airflow_provider_connect.connectors._postgresql.client import Connection, run
+from airflow_provider_connect.connectors._postgresql.names import listed, literal, quoted
 from airflow_provider_connect.connectors.postgresql.binary_types import oid
-from airflow_provider_connect.connectors.postgresql.client import Connection, run
 from airflow_provider_connect.connectors.postgresql.config import PostgreSQLSourceConfig
-from airflow_provider_connect.connectors.postgresql.names import listed, literal, quoted
 from airflow_provider_connect.connectors.postgresql.table import (
     Column,
     Table,

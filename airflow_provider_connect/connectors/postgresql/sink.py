@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NoReturn
 
 import psycopg
 
-from airflow_provider_connect.connectors.postgresql.client import (
+from airflow_provider_connect.connectors._postgresql.client import (
     Connection,
     connect,
     describe_server,
@@ -15,23 +15,26 @@ from airflow_provider_connect.connectors.postgresql.client import (
     run,
     sort_error,
 )
+from airflow_provider_connect.connectors._postgresql.session_name import session_name
 from airflow_provider_connect.connectors.postgresql.config import PostgreSQLSinkConfig
 from airflow_provider_connect.connectors.postgresql.ledger import CheckpointTable
 from airflow_provider_connect.connectors.postgresql.loading import Loading
-from airflow_provider_connect.connectors.postgresql.merge import Stage, Target
+from airflow_provider_connect.connectors.postgresql.merge import columns_statement, documents_statement
 from airflow_provider_connect.connectors.postgresql.query import look_up
-from airflow_provider_connect.connectors.postgresql.session_name import session_name
 from airflow_provider_connect.connectors.postgresql.source import PostgreSQLSource
+from airflow_provider_connect.connectors.postgresql.stage import Stage
 from airflow_provider_connect.connectors.postgresql.table import (
+    Column,
     Table,
     create_document_table,
     document_key,
     find_table,
     missing_table,
 )
+from airflow_provider_connect.connectors.postgresql.target import Target, Upsert
 from airflow_provider_connect.engine.batch import COLUMNS, Batch, Checkpoint
 from airflow_provider_connect.engine.connector import SinkContext, Source, TransactionalSink
-from airflow_provider_connect.engine.errors import ConnectError, Fatal, InvalidRecord, Retryable
+from airflow_provider_connect.engine.errors import ConnectError, Fatal, FlowError, InvalidRecord, Retryable
 
 _SAVEPOINT = "connect_flush"
 
@@ -107,30 +110,50 @@ class PostgreSQLSink(TransactionalSink[PostgreSQLSinkConfig]):
         name = self.config.table_name
         table = find_table(connection, name)
         if table is None and self.config.auto_create_table:
-            create_document_table(connection, name, self.config.conflict_columns)
+            key = self.config.conflict_columns
+            if self.config.upsert_mode and not key:
+                raise FlowError(
+                    f"upsertMode: the table '{name}' is to be created, so set `conflictKey` to the field(s) of the"
+                    " document that identify a row"
+                )
+            create_document_table(connection, name, key, self.config.soft_delete_column)
             table = find_table(connection, name)
         if table is None:
             raise missing_table(connection, name, "create it, or set `autoCreateTable: true`")
         return table
 
     def _target_in(self, table: Table) -> Target:
-        document = table.document_column
-        if self.config.document_column is not None:
-            document = table.column(self.config.document_column)
+        config = self.config
+        document = table.document_column(besides=config.soft_delete_column)
+        if config.document_column is not None:
+            document = table.column(config.document_column)
             if document is None or not document.is_json:
                 problem = "is not json or jsonb" if document is not None else "is missing"
-                raise Fatal(f"documentColumn: '{self.config.document_column}' of '{table.name}' {problem}")
-        key: tuple[str, ...] = ()
-        if self.config.upsert_mode:
-            key = self.config.conflict_columns or (table.primary_key if document is None else ())
-            if not key:
-                what = "the field(s) of the document" if document is not None else "the column(s)"
-                raise Fatal(f"upsertMode: set `conflictKey` to {what} that identify a row of '{table.name}'")
-        return Target(table, document, key, self.config.ignore_unknown_columns)
+                raise Fatal(f"documentColumn: '{config.document_column}' of '{table.name}' {problem}")
+        upsert = self._upsert_in(table, document) if config.upsert_mode else None
+        return Target(table, document, upsert, config.ignore_unknown_columns)
+
+    def _upsert_in(self, table: Table, document: Column | None) -> Upsert:
+        config = self.config
+        key = config.conflict_columns or (table.primary_key if document is None else ())
+        if not key:
+            what = "the field(s) of the document" if document is not None else "the column(s)"
+            raise Fatal(f"upsertMode: set `conflictKey` to {what} that identify a row of '{table.name}'")
+        mark = None
+        if config.soft_delete_column is not None:
+            mark = table.column(config.soft_delete_column)
+            if mark is None or not (mark.type == "boolean" or mark.type.startswith(("timestamp", "date"))):
+                problem = f"is {mark.type}, but must be a timestamp or boolean" if mark is not None else "is missing"
+                raise Fatal(f"softDeleteColumn: '{config.soft_delete_column}' of '{table.name}' {problem}")
+        return Upsert(key, config.upsert_version_column, mark)
 
     def _fit_as_they_are(self, source: Source[Any] | None) -> bool:
         """Whether the rows of `source` can stay what its server sends, binary, on their way into the table."""
-        if not isinstance(source, PostgreSQLSource) or self._target.document_column is not None or self._target.key:
+        if (
+            not isinstance(source, PostgreSQLSource)
+            or self._target.document_column is not None
+            or self._target.upsert is not None
+        ):
             return False
         try:
             with connect(source.config.access, f"{self._name} source"[:63], read_only=True) as connection:
@@ -140,27 +163,28 @@ class PostgreSQLSink(TransactionalSink[PostgreSQLSinkConfig]):
 
     def _check_conflict_key(self, connection: Connection) -> None:
         """The server judges whether a unique index fits, by planning the very statement."""
-        target = self._target
-        if not target.key:
+        target, upsert = self._target, self._target.upsert
+        if upsert is None:
             return
         table = target.table
         if target.document_column is not None:
             stage = Stage.of_documents()
             stage.create(connection)
-            statement = target.documents_statement(stage)
-            index = document_key(target.key, f'"{target.document_column.name}"')
+            statement = documents_statement(target, stage)
+            index = document_key(upsert.key, f'"{target.document_column.name}"')
         else:
-            found = target.columns_named(list(target.key), "name columns of the table in `conflictKey`")
-            columns = [column for column in found if column is not None]
+            names = [*upsert.key, *([upsert.version] if upsert.version is not None else [])]
+            remedy = "name columns of the table in `conflictKey` and `upsertVersionColumn`"
+            columns = [column for column in target.columns_named(names, remedy) if column is not None]
             stage = Stage.of_columns(columns)
             stage.create(connection)
-            statement = target.columns_statement(stage, columns)
-            index = ", ".join(f'"{name}"' for name in target.key)
+            statement = columns_statement(target, stage, columns)
+            index = ", ".join(f'"{name}"' for name in upsert.key)
         try:
             run(connection, f"EXPLAIN {statement}")
         except psycopg.errors.InvalidColumnReference as error:
             raise Fatal(
-                f"upsertMode: no unique index of '{table.name}' covers conflictKey {', '.join(target.key)}; create one:"
+                f"upsertMode: no unique index of '{table.name}' covers conflictKey {', '.join(upsert.key)}; create one:"
                 f" CREATE UNIQUE INDEX ON {table.name.sql} ({index})"
             ) from error
 

@@ -11,20 +11,20 @@ import psycopg
 import pyarrow as pa
 from psycopg import pq
 
-from airflow_provider_connect.connectors.postgresql import copy_binary, copy_text
-from airflow_provider_connect.connectors.postgresql.binary_types import OutputTexts
-from airflow_provider_connect.connectors.postgresql.client import (
+from airflow_provider_connect.connectors._postgresql.client import (
     Connection,
     connect,
     describe_server,
     run,
     sort_error,
 )
+from airflow_provider_connect.connectors._postgresql.copy_stream import CopyOut, Rows
+from airflow_provider_connect.connectors._postgresql.session_name import session_name
+from airflow_provider_connect.connectors.postgresql import copy_binary, copy_text
+from airflow_provider_connect.connectors.postgresql.binary_types import OutputTexts
 from airflow_provider_connect.connectors.postgresql.config import PostgreSQLSourceConfig
-from airflow_provider_connect.connectors.postgresql.copy_stream import CopyOut, Rows
 from airflow_provider_connect.connectors.postgresql.horizon import running_transactions, still_running
 from airflow_provider_connect.connectors.postgresql.query import Encoding, Reading, Tuple, look_up
-from airflow_provider_connect.connectors.postgresql.session_name import session_name
 from airflow_provider_connect.connectors.postgresql.table import no_rows, result_types
 from airflow_provider_connect.engine.batch import ENVELOPE, Batch, Checkpoint, envelope_schema
 from airflow_provider_connect.engine.connector import Source, SourceContext, dealt

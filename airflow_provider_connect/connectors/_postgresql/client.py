@@ -8,7 +8,7 @@ from typing import Any, cast
 import psycopg
 from psycopg import sql
 
-from airflow_provider_connect.connectors.postgresql.access import Access
+from airflow_provider_connect.connectors._postgresql.access import Access
 from airflow_provider_connect.engine.errors import ConnectError, Fatal, InvalidRecord, Retryable
 
 Connection = psycopg.Connection[tuple[Any, ...]]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import errors, pq
 
-from airflow_provider_connect.connectors.postgresql.client import Connection
+from airflow_provider_connect.connectors._postgresql.client import Connection
 
 Buffer = bytes | bytearray | memoryview
 
