@@ -39,6 +39,10 @@ def airflow_environment(home: Path, dags: Path) -> dict[str, str]:
     }
 
 
+_TRIES = 3
+_BROKEN = "500"
+
+
 class AirflowServer:
     """`airflow standalone` with a generated password, on free ports of 127.0.0.1, with SQLite."""
 
@@ -90,6 +94,13 @@ class AirflowServer:
         if not self._token:
             login = {"username": USER, "password": self.password}
             self._token = self._call("POST", "/auth/token", login, token="")["access_token"]
+        for _ in range(_TRIES - 1):
+            try:
+                return self._call(method, path, body, token=self._token)
+            except ServerFailed as error:
+                if f" {_BROKEN}" not in str(error) or method == "POST":
+                    raise
+                time.sleep(1)  # SQLite, which this Airflow runs on, may be locked by another of its components
         return self._call(method, path, body, token=self._token)
 
     def wait_for_dag(self, dag_id: str, timeout: float = 90) -> None:
