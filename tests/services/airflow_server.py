@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ class AirflowServer:
         """End all components. The home folder stays."""
         self._process.close()
 
-    def _call(self, method: str, path: str, body: Any = None, *, token: str) -> Any:
+    def _call(self, method: str, path: str, body: Any = None, *, token: str, tries: int = 3) -> Any:
         request = urllib.request.Request(f"{self.url}{path}", method=method)
         request.add_header("Accept", "application/json")
         if token:
@@ -136,5 +137,8 @@ class AirflowServer:
             with urllib.request.urlopen(request, timeout=30) as response:
                 text = response.read()
         except urllib.error.HTTPError as error:
+            if error.code == HTTPStatus.INTERNAL_SERVER_ERROR and method != "POST" and tries > 1:
+                time.sleep(1)  # SQLite, which this Airflow runs on, may be locked by another of its components
+                return self._call(method, path, body, token=token, tries=tries - 1)
             raise ServerFailed(f"{method} {path}: {error.code} {error.read().decode(errors='replace')}") from None
         return json.loads(text) if text else None
