@@ -122,6 +122,14 @@ class SourceContext(ABC):
     def revoked(self, splits: Sequence[str]) -> None:
         """These splits are about to move away in good order: returns once all that was read of them is committed."""
 
+    def gather(self) -> None:
+        """Returns once the other lanes of this worker are as far, or have kept us waiting long enough.
+
+        For a source that is about to join a group: what joins together is dealt its splits once, and not again with
+        every lane that comes later. Only the first call of a lane waits.
+        """
+        return
+
     def settle(self) -> None:
         """Returns once all that was read so far is committed, for a source that has to know before it goes on."""
         return
