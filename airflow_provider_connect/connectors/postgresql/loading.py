@@ -14,6 +14,7 @@ from airflow_provider_connect.connectors._postgresql.copy_stream import Buffer, 
 from airflow_provider_connect.connectors._postgresql.names import listed, quoted
 from airflow_provider_connect.connectors.postgresql.copy_binary import HEADER, TRAILER, binary_documents
 from airflow_provider_connect.connectors.postgresql.copy_text import lines, parts, text_field, text_rows
+from airflow_provider_connect.connectors.postgresql.document_columns import columns_of
 from airflow_provider_connect.connectors.postgresql.merge import Refused, merge_columns, merge_documents
 from airflow_provider_connect.connectors.postgresql.stage import DOCUMENT, GONE, NUMBER, Stage
 from airflow_provider_connect.connectors.postgresql.table import Column
@@ -76,6 +77,9 @@ class Loading:
                 raise InvalidRecord(f"{len(nulls)} rows: {reason}", rows=dict.fromkeys(nulls, reason))
             gone = documents.is_null()
             documents = filled(documents, rows.column("key").cast(pa.binary()), target.key)
+        elif column is None and (pairs := columns_of(documents, target)) is not None:
+            self._write_pairs(pairs)
+            return
         stage = Stage.of_documents()
         statement = f"COPY {stage.sql} ({NUMBER}, {GONE}, {DOCUMENT}) FROM STDIN (FORMAT binary)"
         self._staged(stage, statement, lambda: merge_documents(self._connection, target, stage), binary=True)
@@ -104,6 +108,9 @@ class Loading:
     def _write_columns(self, rows: pa.RecordBatch) -> None:
         columns = self._target.columns_named(rows.schema.names, "add it, or drop the column with a transform")
         pairs = [(column, values) for column, values in zip(columns, rows.columns, strict=True) if column is not None]
+        self._write_pairs(pairs)
+
+    def _write_pairs(self, pairs: list[tuple[Column, pa.Array]]) -> None:
         try:
             fields = [text_field(values, column.is_json) for column, values in pairs]
         except pa.ArrowInvalid as error:
