@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from airflow_provider_connect.connectors.kafka.access import Property, Sasl, Tls
+from airflow_provider_connect.connectors.kafka.formats import ReadFormat, WriteFormat
 from airflow_provider_connect.engine.config import Config, FromConnection, SinkConfig
 
 _TRANSLATED = {"bootstrap.servers": "brokers", "group.id": "consumer_group"}
@@ -100,16 +101,11 @@ class KafkaConfig(Config):
         return self
 
 
-class KafkaSourceConfig(KafkaConfig):
+class KafkaSourceConfig(ReadFormat, KafkaConfig):
     """What to read from a topic, and how."""
 
     consumer_group: str | None = Field(default=None, min_length=1)
     """Consumer group whose members share the partitions. Default: the flow's name."""
-    format: Literal["json", "bytes"] = "json"
-    """What the values are: one JSON document each, or bytes that are passed on as they are."""
-    raw_mode: bool = False
-    """Wrap each value as `{"value": <value>, "_metadata": {offset, partition, timestamp, key, topic}}`, the timestamp
-    in milliseconds. Only for JSON."""
     start: Literal["oldest", "newest"] = "oldest"
     """Where to begin in a partition that neither the flow nor its consumer group has read before."""
     out_of_range: Literal["fail", "oldest"] = "fail"
@@ -119,21 +115,8 @@ class KafkaSourceConfig(KafkaConfig):
     assignment: Literal["cooperative-sticky", "range", "roundrobin"] = "cooperative-sticky"
     """How the classic protocol assigns partitions. All members of a group must use the same."""
 
-    @field_validator("format", mode="before")
-    @classmethod
-    def _no_avro(cls, value: Any) -> Any:
-        if value == "avro":
-            raise ValueError("'avro' is not supported yet; use 'json', or 'bytes' to pass the values on undecoded")
-        return value
 
-    @model_validator(mode="after")
-    def _raw_json(self) -> KafkaSourceConfig:
-        if self.raw_mode and self.format != "json":
-            raise ValueError(f"rawMode wraps JSON values, but format is '{self.format}'; drop one of them")
-        return self
-
-
-class KafkaSinkConfig(KafkaConfig, SinkConfig):
+class KafkaSinkConfig(WriteFormat, KafkaConfig, SinkConfig):
     """Where to write, and how surely."""
 
     guarantee: Literal["exactly-once", "at-least-once"] = "exactly-once"

@@ -7,13 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 import pyarrow.compute as pc
-from confluent_kafka import (
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    TopicPartition,
-)
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from airflow_provider_connect.connectors.kafka.bounds import Bounds
 from airflow_provider_connect.connectors.kafka.client import Cluster, Trouble, consumer_properties
@@ -23,6 +17,7 @@ from airflow_provider_connect.connectors.kafka.progress import GroupDrain, lag
 from airflow_provider_connect.connectors.kafka.records import envelope, nothing
 from airflow_provider_connect.connectors.kafka.splits import partition_of, split_of
 from airflow_provider_connect.engine.batch import Batch, Checkpoint
+from airflow_provider_connect.engine.codec import Codec
 from airflow_provider_connect.engine.connector import Source, SourceContext, dealt
 from airflow_provider_connect.engine.errors import ConnectError, EndOfInput, Fatal, Retryable
 
@@ -76,7 +71,11 @@ class KafkaSource(Source[KafkaSourceConfig]):
 
     def formats(self) -> tuple[str, ...]:
         """The configured format, nothing else: nobody but the user knows what the bytes are."""
-        return (self.config.format,)
+        return (self.config.encoding,)
+
+    def codec(self, encoding: str) -> Codec | None:
+        """The codec of a format that needs a schema."""
+        return self.config.codec() if encoding == self.config.encoding else None
 
     def group_of(self, flow: str) -> str:
         """The consumer group in which this source reads for a flow."""
@@ -133,7 +132,7 @@ class KafkaSource(Source[KafkaSourceConfig]):
         partitions = cluster.partitions(self.config.topic)
         return (
             f"Kafka at {', '.join(self.config.brokers)} answers; topic '{self.config.topic}' has "
-            f"{len(partitions)} partition{'s' if len(partitions) != 1 else ''}"
+            f"{len(partitions)} partition{'s' if len(partitions) != 1 else ''}{self.config.check_registry()}"
         )
 
     # --- reading
@@ -160,7 +159,7 @@ class KafkaSource(Source[KafkaSourceConfig]):
             self._dark_since = None
             return self._batch(consumer, messages, advanced)
         if advanced:
-            return Batch(nothing(self.config.format), self._advance(consumer, advanced))
+            return Batch(nothing(self.config.encoding), self._advance(consumer, advanced))
         self._end_or_trouble()
         return None
 
@@ -175,7 +174,7 @@ class KafkaSource(Source[KafkaSourceConfig]):
         return messages
 
     def _batch(self, consumer: Consumer, messages: list[Message], advanced: dict[int, int]) -> Batch | None:
-        rows = envelope(messages, self.config.topic, self.config.format, self.config.raw_mode)
+        rows = envelope(messages, self.config.topic, self.config.encoding, self.config.wraps_text)
         lasts: dict[int, int] = {}
         runs = pc.run_end_encode(rows.column("partition"))
         offsets = rows.column("offset")
