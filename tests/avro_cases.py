@@ -59,9 +59,13 @@ class Cases:
                 inner = self.schema(depth + 1)
             return self.random.choice([["null", inner], [inner, "null"]])
         return self.random.choice(
-            [["null", "int", "long"], ["float", "double"], ["null", "string", "long", {"type": "array", "items": "int"}],
-             ["boolean", "string", self.record(3)]]
-        )  # fmt: skip
+            [
+                ["null", "int", "long"],
+                ["float", "double"],
+                ["null", "string", "long", {"type": "array", "items": "int"}],
+                ["boolean", "string", self.record(3)],
+            ]
+        )
 
     def value(self, schema):
         """(what fastavro writes, what the column holds)"""

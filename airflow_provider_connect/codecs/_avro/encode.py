@@ -65,6 +65,8 @@ def _fitted(values: pa.Array, kind: pa.DataType) -> pa.Array:
         return found if not values.null_count else pc.if_else(values.is_valid(), found, pa.scalar(None, found.type))
     if pa.types.is_time(kind) and pa.types.is_time(values.type):
         return values.cast(kind, safe=False)
+    if pa.types.is_decimal(kind) and pa.types.is_integer(values.type):  # which alone wants room for every integer
+        values = values.cast(pa.decimal128(38, 0))
     return values.cast(kind)
 
 
