@@ -35,6 +35,8 @@ SERVICE_FIXTURES = {
     "kafka_proxy",
     "keycloak",
     "keycloak_server",
+    "nessie",
+    "nessie_server",
     "postgresql",
     "postgresql_server",
     "postgresql_proxy",
@@ -42,6 +44,7 @@ SERVICE_FIXTURES = {
     "schema_registry_server",
     "secure_kafka",
     "trino",
+    "trino_schemas",
     "trino_server",
 }
 PROXIED = "PROXIED"
@@ -195,6 +198,15 @@ def schema_registry(request: pytest.FixtureRequest) -> SchemaRegistry:
     """A schema registry, from `CONNECT_TEST_SCHEMA_REGISTRY` (the URL of Confluent's API) or started here."""
     url = os.environ.get("CONNECT_TEST_SCHEMA_REGISTRY")
     return SchemaRegistry(url or request.getfixturevalue("schema_registry_server").url)
+
+
+@pytest.fixture(scope="module")
+def trino_schemas(trino: Trino) -> Iterator[dict[str, str]]:
+    """A schema of the test module in each catalog of `trino` that can be written to, by the catalog."""
+    schemas = {catalog: trino.create_schema(catalog) for catalog in ("iceberg", "memory")}
+    yield schemas
+    for catalog, schema in schemas.items():
+        trino.drop_schema(catalog, schema)
 
 
 @pytest.fixture(autouse=True)
