@@ -1,7 +1,10 @@
 """The contracts, on Trino: the source by a cursor, the sinks on tables of documents and of columns."""
 
 import importlib
+import itertools
 import json
+import os
+from dataclasses import replace
 from typing import ClassVar
 
 import pyarrow as pa
@@ -9,9 +12,11 @@ import pytest
 
 from airflow_provider_connect.connectors.trino import TrinoSink, TrinoSinkConfig, TrinoSource, TrinoSourceConfig
 from airflow_provider_connect.testing import IdempotentSinkContract, SinkContract, SourceContract
+from airflow_provider_connect.testing.crash import crash_at
 from airflow_provider_connect.testing.sink_rows import Record
 from tests.services.process import free_port
 
+LINES_BETWEEN_DEATHS = 67
 PACKAGE = "airflow_provider_connect.connectors.trino"
 
 
@@ -69,7 +74,6 @@ class TestSource(OfTable, SourceContract):
 
 class OnTable(OfTable):
     settings: ClassVar[dict[str, object]] = {}
-    stop_in: ClassVar[tuple[str, ...]] = ()
 
     def sink(self, url):
         config = TrinoSinkConfig(server_url=url, **self.place, table=self.table, **self.settings)
@@ -81,11 +85,10 @@ class OnTable(OfTable):
     def make_unreachable(self):
         return self.sink(unreachable())
 
-    def crash_modules(self):
-        return [importlib.import_module(f"{PACKAGE}.{name}") for name in self.stop_in]
-
     def stored(self):
-        tables = [name for (name,) in self.trino.execute(f"SHOW TABLES FROM {self.place['catalog']}.{self.place['schema']}")]
+        tables = [
+            name for (name,) in self.trino.execute(f"SHOW TABLES FROM {self.place['catalog']}.{self.place['schema']}")
+        ]
         if self.table not in tables:
             return []
         return self.read()
@@ -116,34 +119,20 @@ class TestSinkOnDocuments(OnDocuments, SinkContract):
         return no_text(super().poison_rows(format))
 
 
-class WithNull:
-    """What the table refuses: NULL."""
+class TestIdempotentSinkOnColumns(OnTable, IdempotentSinkContract):
+    columns = "id bigint, text varchar NOT NULL, connect_token varchar, connect_row bigint"
+    settings: ClassVar = {"idempotent": True}
 
     def poison_rows(self, format):
         rows = self.rows([Record(9001, "good"), Record(9000), Record(9002, "good")], format)
         return rows.set_column(1, "text", pa.array(["good", None, "good"]))
 
-
-class TestSinkOnColumns(WithNull, OnTable, SinkContract):
-    columns = "id bigint, text varchar NOT NULL"
-
-
-class TestSinkUpserting(OnTable, SinkContract):
-    columns = "id bigint, text varchar"
-    settings: ClassVar = {"upsert_mode": True, "conflict_key": "id"}
-    poison = Record(9000, "x" * 1_100_000)
-
-
-class TestIdempotentSinkOnDocuments(OnDocuments, IdempotentSinkContract):
-    settings: ClassVar = {"auto_create_table": True, "idempotent": True}
-    poison = Record(9000, "to be spoiled")
-    stop_in = ("sink", "statements")
-
-    def poison_rows(self, format):
-        return no_text(super().poison_rows(format))
-
-
-class TestIdempotentSinkOnColumns(WithNull, OnTable, IdempotentSinkContract):
-    columns = "id bigint, text varchar NOT NULL, connect_token varchar, connect_row bigint"
-    settings: ClassVar = {"idempotent": True}
-    stop_in = ("client",)
+    def deaths(self, work):
+        """Some of the lines, as each takes seconds; all of them on demand."""
+        files = [importlib.import_module(f"{PACKAGE}.{name}") for name in ("sink", "statements", "client")]
+        step = 1 if os.environ.get("CONNECT_TEST_EVERY_LINE") else LINES_BETWEEN_DEATHS
+        for number in itertools.count(1):
+            death = crash_at(number * step, files, lambda _, number=number: work(number))
+            if death is None:
+                return
+            yield replace(death, attempt=number)
