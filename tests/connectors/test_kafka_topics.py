@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from airflow_provider_connect.connectors.kafka import KafkaSource
-
 from airflow_provider_connect.connectors.kafka.config import KafkaSourceConfig
 from airflow_provider_connect.engine.errors import Fatal
 from airflow_provider_connect.engine.flow import DataFlow, dataflow
