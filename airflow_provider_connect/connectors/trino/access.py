@@ -35,7 +35,7 @@ class Tls(Config):
     """Our own certificate (PEM), where the server wants one."""
     cert_file: str | None = None
     """Path of `cert`."""
-    key: Annotated[SecretStr | None, FromConnection("extra.key", "Client key")] = None
+    key: Annotated[SecretStr | None, FromConnection("extra.private_key", "Client key")] = None
     """The private key (PEM) of `cert`."""
     key_file: str | None = None
     """Path of `key`."""
