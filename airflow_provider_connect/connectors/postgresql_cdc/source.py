@@ -101,7 +101,7 @@ class PostgreSQLCdcSource(Source[PostgreSQLCdcSourceConfig]):
         self._position = self._start(connection, Position.of(stored) if stored is not None else None)
         self._end = slot.current_lsn(connection) if context.drain else None
         self._told_at = time.monotonic()
-        self._settled = not self._position.running
+        self._delivered = self._position.lsn
 
     def _followed(self, connection: Connection) -> tuple[list[FollowedTable], dict[TableName, Published]]:
         """The tables, and the publication that has them."""
