@@ -44,6 +44,7 @@ _READ_AS = {
 """Types, as `format_type()` names them without precision, whose values are numbers, booleans, or texts that the server
 reads the same from a document and from COPY."""
 _EXACT = {"smallint": pa.int16(), "integer": pa.int32()}
+_EXACT_FLOAT = 2.0**53
 _NUMERIC = re.compile(r"numeric\((\d+),(\d+)\)")
 _PRECISION = re.compile(r"\([^)]*\)")
 
@@ -71,7 +72,7 @@ def columns_of(documents: pa.Array, target: Target) -> list[tuple[Column, pa.Arr
     for column in (column for column in target.table.columns if column.name in types):
         values = table.column(column.name)
         given = _given(documents, column, values, target)
-        if given is None or (pa.types.is_floating(values.type) and not _finite(values)):
+        if given is None or (pa.types.is_floating(values.type) and not _certain(values, target.evolving)):
             return None
         if given:
             found.append((column, _whole(values)))
@@ -124,6 +125,9 @@ def _whole(values: pa.ChunkedArray) -> pa.Array:
     return values.chunk(0) if values.num_chunks == 1 else pa.concat_arrays(values.chunks)
 
 
-def _finite(values: pa.ChunkedArray) -> bool:
-    """JSON has no NaN and no Infinity, though Arrow reads them."""
-    return bool(pc.all(pc.is_finite(values)).as_py() in (True, None))
+def _certain(values: pa.ChunkedArray, evolving: bool) -> bool:
+    """JSON has no NaN and no Infinity, though Arrow reads them. Integers beyond what is exact may widen the column."""
+    if not pc.all(pc.is_finite(values)).as_py() and values.null_count < len(values):
+        return False
+    least, most = pc.min_max(values).as_py().values()
+    return not evolving or least is None or max(-least, most) < _EXACT_FLOAT
