@@ -23,7 +23,7 @@ _RETRYABLE = frozenset(
 )
 _INVALID_RECORD = frozenset(
     (
-        *(6, 26, 27, 32, 33, 38, 41, 72, 117, 130, 376, 441, 675, 676, 691),  # texts that are no such value
+        *(6, 26, 27, 32, 33, 38, 41, 72, 117, 130, 376, 441, 467, 675, 676, 691),  # texts that are no such value
         *(69, 70, 128, 131, 321, 349, 407),  # values that do not fit
         *(395, 469),  # throwIf, CONSTRAINT
     )

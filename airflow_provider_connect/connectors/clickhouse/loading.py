@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from airflow_provider_connect.connectors.clickhouse.client import Client
+from airflow_provider_connect.connectors.clickhouse.conversion import Value, from_column, from_json, guarded, json_input
 from airflow_provider_connect.connectors.clickhouse.names import listed, literal, quoted
 from airflow_provider_connect.connectors.clickhouse.native_block import Block, block_of
 from airflow_provider_connect.connectors.clickhouse.table import Table, TableColumn, unknown_columns
-from airflow_provider_connect.connectors.clickhouse.types import INTEGERS, Type
+from airflow_provider_connect.connectors.clickhouse.types import Type
 from airflow_provider_connect.engine.errors import Fatal, InvalidRecord
 
 _ENDLESS = 1 << 40
@@ -32,16 +33,12 @@ ONE_BLOCK = {
     "max_threads": 1,
 }
 """What keeps an insert in one piece, and has it judged by its token."""
-JSON_AS_TUPLE = {
-    "input_format_parallel_parsing": 0,
+JSON_INPUT = {
+    "input_format_parallel_parsing": 0,  # so that the row in an error message is the row
     "input_format_import_nested_json": 0,
-    "input_format_null_as_default": 1,
-    "input_format_json_named_tuples_as_objects": 1,
-    "input_format_json_defaults_for_missing_elements_in_named_tuple": 1,
     "date_time_input_format": "best_effort",
+    "date_time_overflow_behavior": "throw",
 }
-_NOT_NULLABLE = {"Array", "Map", "Tuple", "Nested", "JSON", "Object", "Variant", "Dynamic", "Nothing", "Point",
-                 "Ring", "Polygon", "MultiPolygon", "LineString", "MultiLineString"}  # fmt: skip
 
 
 def token_settings(token: str | None) -> dict[str, Any]:
@@ -95,72 +92,49 @@ def _columns_statement(table: Table, block: Block) -> str:
     for made in block.columns:
         column = table.column(made.name)
         assert column is not None
-        values.append(_converted(quoted(made.name), Type.parse(made.type), column.type))
-    names = listed([column.name for column in block.columns])
-    return f"INSERT INTO {table.name.sql} ({names}) SELECT {', '.join(values)} FROM input({block.structure()})"
+        values.append((made.name, from_column(made.name, Type.parse(made.type), column.type)))
+    return _insert(table, values, block.structure())
 
 
-def _converted(value: str, given: Type, wanted: Type) -> str:
-    """A value for a column. A plain cast of an integer that does not fit would take some of its bits."""
-    target = wanted.inner
-    if target.name in INTEGERS and _may_overflow(given.inner.name, target.name):
-        return f"accurateCast({value}, 'Nullable({target.name})')"
-    return value
-
-
-def _may_overflow(given: str, wanted: str) -> bool:
-    if given not in INTEGERS:
-        return True
-    (bits, signed), (room, room_signed) = INTEGERS[given], INTEGERS[wanted]
-    if signed == room_signed:
-        return bits > room
-    return signed or bits >= room
+def _insert(table: Table, values: list[tuple[str, Value]], structure: str, *conditions: str) -> str:
+    names, chosen = listed([name for name, _ in values]), ", ".join(value.sql for _, value in values)
+    guards = [*conditions, *guarded(values)]
+    where = f" WHERE {' AND '.join(guards)}" if guards else ""
+    return f"INSERT INTO {table.name.sql} ({names}) SELECT {chosen} FROM input({structure}){where}"
 
 
 # --- JSON documents into typed columns, parsed by the server
 
 
-def json_statement(table: Table) -> str:
-    """INSERT of documents, each as the tuple `d` of the table's columns, so that one document is one row."""
+def json_statement(table: Table, documents: int) -> str:
+    """INSERT of so many JSON documents, by the names of their fields."""
     columns = [column for column in table.columns if column.inserted and column.default != "EPHEMERAL"]
-    fields = ", ".join(f"{quoted(column.name)} {_json_type(column.type)}" for column in columns)
-    values = [_from_json(column) for column in columns]
-    structure = literal(f"d Tuple({fields})")
-    return (
-        f"INSERT INTO {table.name.sql} ({listed([column.name for column in columns])})"
-        f" SELECT {', '.join(values)} FROM input({structure}) FORMAT JSONEachRow"
-    )
+    fields = ", ".join(f"{quoted(column.name)} {json_input(column)}" for column in columns)
+    # A document that holds two values would be two rows.
+    check = f"throwIf(rowNumberInAllBlocks() >= {documents}, 'a document holds more than one JSON value') = 0"
+    values = [(column.name, from_json(column)) for column in columns]
+    return f"{_insert(table, values, literal(fields), check)} FORMAT JSONEachRow"
 
 
 def json_lines(batches: Sequence[pa.RecordBatch]) -> pa.Buffer:
-    """The documents as `{"d":…}`, one after the other."""
+    """The documents, one after the other. InvalidRecord for those that cannot be one object each."""
     values = pa.concat_arrays([batch.column("value") for batch in batches])
-    lines = pc.binary_join_element_wise(b'{"d":', values, b"}\n", b"")
-    _, offsets, data = lines.buffers()
-    ends = pa.Array.from_buffers(pa.int32(), len(lines) + 1, [None, offsets], offset=lines.offset)
-    start, end = ends[0].as_py(), ends[-1].as_py()
-    return data.slice(start, end - start)
+    _refuse_others(values, [batch.num_rows for batch in batches])
+    whole = pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+    return pc.binary_join(whole, b"\n")[0].as_buffer()
 
 
-def _json_type(wanted: Type) -> str:
-    target = wanted.inner
-    if target.name in INTEGERS:
-        # The parser takes the low bits of a number that does not fit, so it gets more room first.
-        return "Nullable(Int128)" if INTEGERS[target.name][0] <= 64 else f"Nullable({target.name})"
-    text = _written(target)
-    return text if target.name in _NOT_NULLABLE else f"Nullable({text})"
-
-
-def _from_json(column: TableColumn) -> str:
-    value = f"tupleElement(d, {literal(column.name)})"
-    target = column.type.inner
-    if target.name in INTEGERS and INTEGERS[target.name][0] <= 64:
-        return f"accurateCast({value}, 'Nullable({target.name})')"
-    return value
-
-
-def _written(type_: Type) -> str:
-    return f"{type_.name}({', '.join(type_.arguments)})" if type_.arguments else type_.name
+def _refuse_others(values: pa.Array, sizes: Sequence[int]) -> None:
+    """What is blank, or no object, would be no row, or an error for all rows."""
+    objects = pc.and_(pc.starts_with(values, b"{"), pc.ends_with(values, b"}"))
+    if pc.all(objects).as_py():
+        return
+    trimmed = pc.replace_substring_regex(values, rb"^\s+|\s+$", b"")
+    objects = pc.and_(pc.starts_with(trimmed, b"{"), pc.ends_with(trimmed, b"}"))
+    if not pc.all(objects).as_py():
+        reason = "the document is no JSON object"
+        refused = pc.indices_nonzero(pc.invert(objects)).to_pylist()
+        raise InvalidRecord(reason, rows=dict.fromkeys(refused, reason) if len(sizes) == 1 else None)
 
 
 def refuse_tombstones(batch: pa.RecordBatch, reason: str) -> None:

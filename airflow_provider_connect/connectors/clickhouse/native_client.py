@@ -44,6 +44,7 @@ class NativeClient(Client):
             verify=access.verify,
             ca_certs=self._ca.name,
             tcp_keepalive=True,
+            settings_is_important=True,  # else the server ignores settings that it does not know
             settings={**settings, **access.settings},
         )
         try:

@@ -149,15 +149,9 @@ class ClickHouseSink(IdempotentSink[ClickHouseSinkConfig]):
         elif batches[0].schema.metadata and b"encoding" in batches[0].schema.metadata:
             assert isinstance(client, HttpClient)
             skip = int(self.config.ignore_unknown_columns)
-            client.send(
-                loading.json_statement(table),
-                loading.json_lines(batches),
-                {
-                    **loading.token_settings(token),
-                    **loading.JSON_AS_TUPLE,
-                    "input_format_json_ignore_unknown_keys_in_named_tuple": skip,
-                },
-            )
+            settings = {**loading.token_settings(token), **loading.JSON_INPUT, "input_format_skip_unknown_fields": skip}
+            lines = loading.json_lines(batches)
+            client.send(loading.json_statement(table, sum(batch.num_rows for batch in batches)), lines, settings)
         else:
             loading.insert_columns(client, table, batches, token, self.config.ignore_unknown_columns)
 
