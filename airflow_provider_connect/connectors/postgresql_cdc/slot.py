@@ -103,7 +103,7 @@ def create_slot(access: Access, session: str, name: str) -> int:
             ).row()
         except psycopg.errors.DuplicateObject:
             raise Retryable(f"slot '{name}' was made by another at the same time") from None
-        log.info("slot=%s lsn=%s msg=created", name, row[1])
+        log.info("slot %s was made at %s", name, row[1])
         return lsn_number(row[1])
 
 
@@ -148,7 +148,7 @@ def take_over(connection: Connection, name: str, reader: str) -> None:
         if time.monotonic() > until:
             if ended:
                 raise Retryable(f"slot '{name}' is still in use by process {slot.active_pid} of this flow")
-            log.warning("slot=%s pid=%s msg=ending the session of a former worker of this flow", name, slot.active_pid)
+            log.warning("slot %s: ending process %s of a former worker of this flow", name, slot.active_pid)
             try:
                 run(connection, "SELECT pg_terminate_backend(%s)", [slot.active_pid])
             except psycopg.errors.InsufficientPrivilege as error:
@@ -167,7 +167,7 @@ class Command(Exchange):
         while (result := self._result(time.monotonic() + 1.0)) is False:
             if not warned and time.monotonic() - since > _WARNING_SECONDS:
                 warned = True
-                log.warning("msg=a slot waits for transactions that are open on the server to end")
+                log.warning("a new slot waits for transactions that are open on the server to end")
         if not isinstance(result, pq.PGresult):
             raise self._lost()
         if result.status != pq.ExecStatus.TUPLES_OK:
