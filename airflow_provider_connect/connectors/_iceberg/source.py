@@ -174,6 +174,5 @@ class TableSource(Source[S]):
             counts = [
                 view.count(Position.read(checkpoint[split]) if split in checkpoint else None, int(split))
                 for split in self.splits()
-                if split in checkpoint or not checkpoint
             ]
         return None if None in counts else sum(count for count in counts if count is not None)
