@@ -20,6 +20,8 @@ from tests.services.postgresql import PostgreSQL
 from tests.services.postgresql_server import PostgreSQLServer
 from tests.services.process import Unavailable, free_port
 from tests.services.proxy import TcpProxy
+from tests.services.schema_registry import SchemaRegistry
+from tests.services.schema_registry_server import SchemaRegistryServer
 from tests.services.secure_kafka import SecureKafka
 from tests.services.tls import Authority
 from tests.services.trino import Trino
@@ -33,11 +35,16 @@ SERVICE_FIXTURES = {
     "kafka_proxy",
     "keycloak",
     "keycloak_server",
+    "nessie",
+    "nessie_server",
     "postgresql",
     "postgresql_server",
     "postgresql_proxy",
+    "schema_registry",
+    "schema_registry_server",
     "secure_kafka",
     "trino",
+    "trino_schemas",
     "trino_server",
 }
 PROXIED = "PROXIED"
@@ -177,6 +184,29 @@ def clickhouse(request: pytest.FixtureRequest) -> ClickHouse:
     """ClickHouse, from `CONNECT_TEST_CLICKHOUSE` (host:http_port:native_port) or started here."""
     address = os.environ.get("CONNECT_TEST_CLICKHOUSE")
     return ClickHouse.at(address or request.getfixturevalue("clickhouse_server").address)
+
+
+@pytest.fixture(scope="session")
+def schema_registry_server(authority: Authority) -> Iterator[SchemaRegistryServer]:
+    """A schema registry on this machine, by HTTP and by HTTPS; it has to run, and keeps nothing when it is stopped."""
+    with closing(start_or_skip(lambda: SchemaRegistryServer(authority.server(name="schema-registry")))) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def schema_registry(request: pytest.FixtureRequest) -> SchemaRegistry:
+    """A schema registry, from `CONNECT_TEST_SCHEMA_REGISTRY` (the URL of Confluent's API) or started here."""
+    url = os.environ.get("CONNECT_TEST_SCHEMA_REGISTRY")
+    return SchemaRegistry(url or request.getfixturevalue("schema_registry_server").url)
+
+
+@pytest.fixture(scope="module")
+def trino_schemas(trino: Trino) -> Iterator[dict[str, str]]:
+    """A schema of the test module in each catalog of `trino` that can be written to, by the catalog."""
+    schemas = {catalog: trino.create_schema(catalog) for catalog in ("iceberg", "memory")}
+    yield schemas
+    for catalog, schema in schemas.items():
+        trino.drop_schema(catalog, schema)
 
 
 @pytest.fixture(autouse=True)

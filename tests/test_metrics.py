@@ -79,6 +79,7 @@ def test_a_clock_that_is_ahead_counts_as_no_delay():
 def test_everything_exported_is_in_the_table_and_the_reverse():
     metrics = FlowMetrics("orders")
     metrics.set_lag(1)
+    metrics.set_lag_bytes(1)
     metrics.committed(1, 1, 0.1, 0.1)
     families = {
         family.name + ("_total" if family.type == "counter" else ""): family

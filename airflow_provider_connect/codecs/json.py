@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -60,14 +61,19 @@ def codec() -> Codec:
     return Json()
 
 
+def read_as(documents: pa.Array, types: Mapping[str, pa.DataType], *, ignore_others: bool = False) -> pa.Table:
+    """Documents (binary or string) as columns of exactly these types, null where a field is null or not there.
+
+    pa.ArrowInvalid or InvalidRecord if anything about them is unusual, such as a value of another type, or a field that
+    is not named unless `ignore_others`. Then the caller has to look closer.
+    """
+    _refuse_deep(documents)
+    return _read(_objects(documents), dict(types), "ignore" if ignore_others else "error")
+
+
 def _parse(texts: pa.Array) -> pa.RecordBatch:
     """All documents in one go. ArrowInvalid if anything about them is unusual."""
-    texts = texts.cast(pa.string())  # refuses what is no UTF-8, which the parser does not
-    if not _are_objects(texts):
-        texts = pc.ascii_trim(texts, " \t\r\n")
-        if not _are_objects(texts):
-            # Arrow's parser crashes on a leading `null`, and takes blank documents for none.
-            raise pa.ArrowInvalid("not all documents are objects")
+    texts = _objects(texts)
     sample = _read(texts.slice(0, _SAMPLE), {})
     table = _read(texts, _without_timestamps(sample.schema))
     order = [*sample.schema.names, *(name for name in table.schema.names if name not in set(sample.schema.names))]
@@ -79,18 +85,28 @@ def _parse(texts: pa.Array) -> pa.RecordBatch:
     return _record_batch(table.select(order))
 
 
+def _objects(documents: pa.Array) -> pa.Array:
+    texts = documents.cast(pa.string())  # refuses what is no UTF-8, which the parser does not
+    if not _are_objects(texts):
+        texts = pc.ascii_trim(texts, " \t\r\n")
+        if not _are_objects(texts):
+            # Arrow's parser crashes on a leading `null`, and takes blank documents for none.
+            raise pa.ArrowInvalid("not all documents are objects")
+    return texts
+
+
 def _are_objects(texts: pa.Array) -> bool:
     return bool(pc.all(pc.and_(pc.starts_with(texts, "{"), pc.ends_with(texts, "}"))).as_py())
 
 
-def _read(texts: pa.Array, types: dict[str, pa.DataType]) -> pa.Table:
+def _read(texts: pa.Array, types: dict[str, pa.DataType], others: str = "infer") -> pa.Table:
     """One row per document. As each begins with `{` and ends with `}`, no other cut gives the same number of rows."""
     lines = pc.binary_join(pa.ListArray.from_arrays(pa.array([0, len(texts)], pa.int32()), texts), "\n")[0].as_buffer()
     table = pyarrow.json.read_json(
         pa.BufferReader(lines),
         read_options=pyarrow.json.ReadOptions(use_threads=False, block_size=max(lines.size + 1, 1024)),
         parse_options=pyarrow.json.ParseOptions(
-            explicit_schema=pa.schema(list(types.items())), newlines_in_values=False, unexpected_field_behavior="infer"
+            explicit_schema=pa.schema(list(types.items())), newlines_in_values=False, unexpected_field_behavior=others
         ),
     )
     if table.num_rows != len(texts):

@@ -11,8 +11,6 @@ from airflow_provider_connect.connectors.kafka.client import Cluster, common_pro
 from airflow_provider_connect.connectors.kafka.config import KafkaConfig
 from airflow_provider_connect.hooks.connector import ConnectorHook
 
-_NO_TOPIC = "-"  # a connection is to a cluster; the configuration wants a topic too
-
 
 class KafkaHook(ConnectorHook[KafkaConfig]):
     """confluent-kafka's clients, with brokers, encryption and account from the connection."""
@@ -25,7 +23,7 @@ class KafkaHook(ConnectorHook[KafkaConfig]):
 
     def get_conn(self) -> AdminClient:
         """A client for topics, groups and the cluster. Keep it while you wait for its futures."""
-        return Cluster(self.config(topic=_NO_TOPIC)).admin
+        return Cluster(self.config()).admin
 
     def consumer(self, group: str, **properties: Any) -> Consumer:
         """A consumer of a group, which commits only what you commit. More properties have `_` for `.`."""
@@ -38,11 +36,11 @@ class KafkaHook(ConnectorHook[KafkaConfig]):
 
     def check(self) -> str:
         """Ask the brokers who they are."""
-        config = self.config(topic=_NO_TOPIC)
+        config = self.config()
         return f"Kafka cluster {Cluster(config).cluster_id()} at {', '.join(config.brokers)}"
 
     def _properties(self) -> dict[str, Any]:
-        return common_properties(self.config(topic=_NO_TOPIC))
+        return common_properties(self.config())
 
 
 def _dotted(properties: dict[str, Any]) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def test_a_connection_of_airflows_own_provider(secure_kafka, define, tmp_path):
     hook = KafkaHook(define(conn_type="kafka", extra=extra))
     good, message = hook.test_connection()
     assert good, message
-    config = hook.config(topic="t")
+    config = hook.config()
     assert config.properties["socket.timeout.ms"] == 10000
     assert PASSWORD not in repr(config)
 
@@ -105,10 +105,10 @@ def test_properties_beside_the_fields_of_our_own_connection(secure_kafka, define
     hook = KafkaHook(define(conn_type="connect_kafka", host=secure_kafka.address("TLS"), extra=extra))
     good, message = hook.test_connection()
     assert good, message
-    assert hook.config(topic="t").properties == {"client.rack": "a"}
+    assert hook.config().properties == {"client.rack": "a"}
 
 
 def test_one_thing_in_two_ways_is_refused(define):
     extra = {"bootstrap.servers": "k:9092", "sasl.username": "u"}
     with pytest.raises(FlowError, match=r"'properties\.sasl\.username' and 'sasl' are two ways to say the same"):
-        KafkaHook(define(conn_type="kafka", login="u", password="p", extra=extra)).config(topic="t")
+        KafkaHook(define(conn_type="kafka", login="u", password="p", extra=extra)).config()

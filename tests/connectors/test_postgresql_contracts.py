@@ -1,10 +1,11 @@
-"""The contracts, on PostgreSQL: the source by primary key and by timestamp, the sink on its three kinds of tables."""
+"""The contracts, on PostgreSQL: the source by primary key and by timestamp, the sink on each kind of table."""
 
 import importlib
 import json
 from typing import ClassVar
 
 import psycopg
+import pyarrow as pa
 import pytest
 
 from airflow_provider_connect.connectors.postgresql import (
@@ -13,8 +14,10 @@ from airflow_provider_connect.connectors.postgresql import (
     PostgreSQLSource,
     PostgreSQLSourceConfig,
 )
+from airflow_provider_connect.engine.batch import Checkpoint
+from airflow_provider_connect.engine.connector import SinkContext
 from airflow_provider_connect.testing import SourceContract, TransactionalSinkContract
-from airflow_provider_connect.testing.sink_rows import Record
+from airflow_provider_connect.testing.sink_rows import Record, numbered
 from tests.services.process import free_port
 
 PACKAGE = "airflow_provider_connect.connectors.postgresql"
@@ -95,6 +98,10 @@ class OnTable(OfSchema, TransactionalSinkContract):
     crash_in: ClassVar[tuple[str, ...]] = ()
     """Modules to die in: each once, in the subclass that uses most of it."""
 
+    died_elsewhere: ClassVar = {
+        "test_death_at_any_line_leaves_rows_and_checkpoint_both_old_or_both_new": "TestTombstones dies in these lines"
+    }
+
     def crash_modules(self):
         return [importlib.import_module(f"{PACKAGE}.{name}") for name in self.crash_in]
 
@@ -120,6 +127,23 @@ class TestSinkOnDocuments(OnTable):
         return [Record(**document) for (document,) in rows]
 
 
+class TestSinkOnTypedTable(OnTable):
+    """A table that the sink makes of what it gets."""
+
+    settings: ClassVar = {"auto_create_table": "typed"}
+    crash_in = ("evolution", "target_lookup", "document_columns")
+
+    def write(self, sink, records, format=None):
+        super().write(sink, records, format or "json")
+
+    def stored(self):
+        try:
+            rows = self.postgresql.execute(f"SELECT id, text FROM {self.table}")
+        except psycopg.errors.UndefinedTable:
+            return []
+        return [Record(*row) for row in rows]
+
+
 class TestSinkOnColumns(OnTable):
     columns = "id bigint NOT NULL, text text"
     crash_in = ("loading",)
@@ -131,7 +155,54 @@ class TestSinkOnColumns(OnTable):
 class TestSinkUpserting(OnTable):
     columns = "id bigint PRIMARY KEY, text text"
     settings: ClassVar = {"upsert_mode": True}
-    crash_in = ("merge",)
+    exempt = OnTable.died_elsewhere
 
     def stored(self):
         return [Record(*row) for row in self.postgresql.execute(f"SELECT id, text FROM {self.table}")]
+
+
+class TestSinkUpsertingNewerDocuments(OnTable):
+    settings: ClassVar = {
+        "auto_create_table": True,
+        "upsert_mode": True,
+        "conflict_key": "id",
+        "upsert_strategy": "ifNewer",
+        "upsert_version_column": "text",
+        "soft_delete_column": "deleted_at",
+    }
+    exempt = OnTable.died_elsewhere
+
+    stored = TestSinkOnDocuments.stored
+
+
+class TestTombstones(OnTable):
+    """Each record is written as a row and, once more, as one that is deleted with the same flush."""
+
+    columns = "id bigint PRIMARY KEY, text text"
+    settings: ClassVar = {"upsert_mode": True}
+    crash_in = ("merge", "tombstones")
+
+    def rows(self, records, format):
+        rows = super().rows(records, format)
+        if format != "json":
+            return rows
+        gone = [Record(-record.id - 10**6, record.text) for record in records]
+        doomed = super().rows(gone, format)
+        nulls = pa.nulls(len(gone), pa.binary())
+        tombstones = doomed.set_column(doomed.schema.get_field_index("value"), "value", nulls)
+        whole = pa.Table.from_batches([doomed, rows, tombstones.cast(doomed.schema)])
+        return whole.combine_chunks().to_batches()[0]
+
+    def write(self, sink, records, format=None):
+        super().write(sink, records, format or "json")
+
+    stored = TestSinkUpserting.stored
+
+    def deliver_on(self, attempt):
+        """One flush, as each runs through the same lines."""
+        sink = self.make()
+        sink.open(SinkContext(self.flow))
+        position = int(sink.claim([self.split]).get(self.split, 0))
+        self.pass_on(sink, numbered(position, position + 2))
+        sink.commit(Checkpoint({self.split: position + 2}))
+        sink.close()

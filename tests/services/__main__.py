@@ -5,7 +5,7 @@ import contextlib
 import signal
 import sys
 
-from tests.services import keycloak_server, trino_server
+from tests.services import keycloak_server, nessie_server, schema_registry_server, trino_server
 from tests.services.kafka_server import KafkaServer, download
 from tests.services.postgresql_server import PostgreSQLServer
 
@@ -22,7 +22,13 @@ def main() -> int:
 
 def download_all() -> None:
     """Fetch what is not in the cache yet."""
-    for fetch in (download, keycloak_server.download, trino_server.download):
+    for fetch in (
+        download,
+        keycloak_server.download,
+        nessie_server.download,
+        schema_registry_server.download,
+        trino_server.download,
+    ):
         fetch()
 
 

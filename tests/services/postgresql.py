@@ -1,5 +1,6 @@
 """What a test sees of PostgreSQL: a place to connect to and names that nobody else uses."""
 
+import time
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -49,3 +50,20 @@ class PostgreSQL:
         name = self.unique_name("s")
         self.execute(f"CREATE SCHEMA {name}")
         return name
+
+    def drop_replication(self, name: str) -> None:
+        """Drop the slot and the publication of this name, where they are there; whoever reads the slot is ended."""
+        with self.connect(autocommit=True) as connection:
+            connection.execute(f'DROP PUBLICATION IF EXISTS "{name}"')
+            for _ in range(100):
+                row = connection.execute(
+                    "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s", [name]
+                ).fetchone()
+                if row is None:
+                    return
+                try:
+                    connection.execute("SELECT pg_terminate_backend(%s)", [row[0]])
+                    connection.execute("SELECT pg_drop_replication_slot(%s)", [name])
+                except psycopg.errors.ObjectInUse:
+                    time.sleep(0.05)
+            raise AssertionError(f"slot {name} is still in use")

@@ -42,3 +42,9 @@ class Trino:
         schema = self.unique_name("schema")
         self.execute(f"CREATE SCHEMA {catalog}.{schema}")
         return schema
+
+    def drop_schema(self, catalog: str, schema: str) -> None:
+        """Drop a schema with all its tables."""
+        for (table,) in self.execute(f"SHOW TABLES FROM {catalog}.{schema}"):
+            self.execute(f'DROP TABLE {catalog}.{schema}."{table}"')
+        self.execute(f"DROP SCHEMA {catalog}.{schema}")

@@ -25,7 +25,7 @@ _HEADER_BYTES = 19
 _TRAILER = b"\xff\xff"
 
 
-class _Exchange:
+class Exchange:
     """A statement that is under way on a connection."""
 
     def __init__(self, connection: Connection, statement: str) -> None:
@@ -93,7 +93,7 @@ class Rows:
         return len(self.ends)
 
 
-class CopyOut(_Exchange):
+class CopyOut(Exchange):
     """The rows of `COPY … TO STDOUT`, each as the server sent it. A binary stream's header and trailer are left out."""
 
     def __init__(
@@ -173,7 +173,7 @@ def _without_header(message: memoryview) -> memoryview:
     return message[_HEADER_BYTES + extension :]
 
 
-class CopyIn(_Exchange):
+class CopyIn(Exchange):
     """The way into `COPY … FROM STDIN`. Every method may raise psycopg's errors; the stream is over then."""
 
     def __init__(self, connection: Connection, statement: str) -> None:

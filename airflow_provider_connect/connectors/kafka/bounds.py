@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from airflow_provider_connect.connectors.kafka.splits import place_of
+
 
 class Bounds:
     """The offset that each partition is read up to, and which of them have got there. No bounds: read for ever.
@@ -14,56 +16,57 @@ class Bounds:
     With `until` exactly these; with `drain` what the partition's end was when it was claimed.
     """
 
-    def __init__(self, until: Mapping[int, int] | None = None, *, drain: bool = False) -> None:
+    def __init__(self, until: Mapping[str, int] | None = None, *, drain: bool = False) -> None:
         self._until = dict(until or {})
         self.bounded = drain or bool(self._until)
         """Whether reading ends at all."""
-        self._ends: dict[int, int] = {}
-        self._done: set[int] = set()
+        self._ends: dict[str, int] = {}
+        self._done: set[str] = set()
 
-    def claimed(self, starts: Mapping[int, int], ends: Mapping[int, int]) -> None:
-        """Partitions begin to be read at `starts`; those that `until` does not name end at `ends`."""
-        for partition, start in starts.items():
-            end = self._until.get(partition, ends.get(partition))
+    def claimed(self, starts: Mapping[str, int], ends: Mapping[str, int]) -> None:
+        """Splits begin to be read at `starts`; those that `until` does not name end at `ends`."""
+        for split, start in starts.items():
+            end = self._until.get(split, ends.get(split))
             if end is None:
                 continue
-            self._ends[partition] = end
+            self._ends[split] = end
             if start >= end:
-                self._done.add(partition)
+                self._done.add(split)
 
-    def forget(self, partition: int) -> None:
-        """The partition is not ours any more."""
-        self._ends.pop(partition, None)
-        self._done.discard(partition)
+    def forget(self, split: str) -> None:
+        """The split is not ours any more."""
+        self._ends.pop(split, None)
+        self._done.discard(split)
 
-    def done(self, partition: int) -> bool:
-        """Whether the partition has been read up to its bound."""
-        return partition in self._done
+    def done(self, split: str) -> bool:
+        """Whether the split has been read up to its bound."""
+        return split in self._done
 
-    def clamp(self, partition: int, offset: int) -> int:
+    def clamp(self, split: str, offset: int) -> int:
         """`offset`, but not beyond the bound."""
-        return min(offset, self._ends.get(partition, offset))
+        return min(offset, self._ends.get(split, offset))
 
-    def finish(self, partition: int, position: int) -> bool:
-        """Whether `position` is the bound; the partition is done then."""
-        if self._ends.get(partition) != position:
+    def finish(self, split: str, position: int) -> bool:
+        """Whether `position` is the bound; the split is done then."""
+        if self._ends.get(split) != position:
             return False
-        self._done.add(partition)
+        self._done.add(split)
         return True
 
-    def ends_at(self, partition: int, offset: int) -> bool:
+    def ends_at(self, split: str, offset: int) -> bool:
         """Whether the bound lies at or before `offset`."""
-        return partition in self._ends and offset >= self._ends[partition]
+        return split in self._ends and offset >= self._ends[split]
 
-    def reached_by(self, offsets: Mapping[int, int]) -> bool:
-        """Whether one of these next offsets lies beyond its bound, or its partition was done before."""
+    def reached_by(self, offsets: Mapping[str, int]) -> bool:
+        """Whether one of these next offsets lies beyond its bound, or its split was done before."""
         return any(p in self._ends and (offset > self._ends[p] or p in self._done) for p, offset in offsets.items())
 
     def cut(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """The envelope rows that lie before their bound."""
-        partitions, offsets = rows.column("partition"), rows.column("offset")
+        topics, partitions, offsets = rows.column("topic"), rows.column("partition"), rows.column("offset")
         keep = pa.repeat(True, len(rows))
-        for partition, end in self._ends.items():
-            outside = pc.and_(pc.equal(partitions, partition), pc.greater_equal(offsets, end))
-            keep = pc.and_(keep, pc.invert(outside))
+        for split, end in self._ends.items():
+            place = place_of(split)
+            here = pc.and_(pc.equal(topics, place.topic), pc.equal(partitions, place.partition))
+            keep = pc.and_(keep, pc.invert(pc.and_(here, pc.greater_equal(offsets, end))))
         return rows.filter(keep)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -31,6 +31,7 @@ from airflow_provider_connect.connectors.kafka.access import (
 )
 from airflow_provider_connect.connectors.kafka.config import KafkaConfig, KafkaSinkConfig, KafkaSourceConfig
 from airflow_provider_connect.connectors.kafka.errors import NO_LEADER, UnknownTopic, sorted_error
+from airflow_provider_connect.connectors.kafka.splits import place_of, split_of, topic_of
 from airflow_provider_connect.engine.errors import ConnectError, Fatal, Retryable
 
 log = logging.getLogger(__name__)
@@ -121,13 +122,15 @@ def consumer_properties(config: KafkaSourceConfig, group: str, trouble: Trouble)
     return properties | common_properties(config, trouble)
 
 
-def introduce(consumer: Consumer, topic: str, partitions: Iterable[int]) -> None:
-    """Let a consumer find the topic's leaders and its group's coordinator, so that it then fetches and joins at once.
+def introduce(consumer: Consumer, splits: Sequence[str]) -> None:
+    """Let a consumer find the splits' leaders and its group's coordinator, so that it then fetches and joins at once.
 
     Without, its first fetch may come a second later, and members that subscribe together do not join together.
     """
-    consumer.list_topics(topic, _REQUEST_SECONDS)
-    consumer.committed([TopicPartition(topic, partition) for partition in partitions], _REQUEST_SECONDS)
+    for topic in sorted(set(map(topic_of, splits))):
+        consumer.list_topics(topic, _REQUEST_SECONDS)
+    if splits:
+        consumer.committed(list(map(place_of, splits)), _REQUEST_SECONDS)
 
 
 def producer_properties(config: KafkaSinkConfig, trouble: Trouble, limit: int) -> dict[str, Any]:
@@ -219,43 +222,57 @@ class Cluster:
             log.debug("the settings of topic '%s' cannot be read: %s", topic, error)
             return {}
 
-    def ends(self, topic: str, partitions: Iterable[int], *, committed: bool = True) -> dict[int, int]:
-        """The offset after the last record of each partition; `committed`: before the first open transaction."""
+    def topics(self) -> list[str]:
+        """The names of all topics that we may see, in order."""
+        return sorted(self._metadata(f"topics at {', '.join(self._config.brokers)}").topics)
+
+    def splits(self, topics: Iterable[str]) -> list[str]:
+        """The partitions of the topics, in order. UnknownTopic as `partitions` raises it."""
+        return [split_of(topic, partition) for topic in topics for partition in self.partitions(topic)]
+
+    def ends(self, splits: Iterable[str], *, committed: bool = True) -> dict[str, int]:
+        """The offset after the last record of each split; `committed`: before the first open transaction."""
         isolation = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
-        return self._offsets(topic, partitions, OffsetSpec.latest(), isolation)  # type: ignore[no-untyped-call]
+        return self._offsets(splits, OffsetSpec.latest(), isolation)  # type: ignore[no-untyped-call]
 
-    def starts(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
-        """The offset of the oldest record of each partition."""
-        return self._offsets(topic, partitions, OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)  # type: ignore[no-untyped-call]
+    def starts(self, splits: Iterable[str]) -> dict[str, int]:
+        """The offset of the oldest record of each split."""
+        return self._offsets(splits, OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)  # type: ignore[no-untyped-call]
 
-    def _offsets(
-        self, topic: str, partitions: Iterable[int], spec: OffsetSpec, isolation: IsolationLevel
-    ) -> dict[int, int]:
-        wanted = {TopicPartition(topic, partition): spec for partition in partitions}
+    def at(self, splits: Iterable[str], milliseconds: int) -> dict[str, int]:
+        """The offset of the first record of each split that is not older than this; -1 where there is none."""
+        spec = OffsetSpec.for_timestamp(milliseconds)
+        return self._offsets(splits, spec, IsolationLevel.READ_UNCOMMITTED)
+
+    def _offsets(self, splits: Iterable[str], spec: OffsetSpec, isolation: IsolationLevel) -> dict[str, int]:
+        wanted = {place_of(split): spec for split in splits}
         if not wanted:
             return {}
         until = time.monotonic() + CHECK_SECONDS
         while True:
             asked = self._admin.list_offsets(wanted, isolation_level=isolation, request_timeout=CHECK_SECONDS)
             try:
-                found = {place.partition: future.result(CHECK_SECONDS + 1.0) for place, future in asked.items()}
-                return {partition: int(at.offset) for partition, at in found.items()}
+                return {
+                    split_of(place.topic, place.partition): int(future.result(CHECK_SECONDS + 1.0).offset)
+                    for place, future in asked.items()
+                }
             except KafkaException as error:
                 reason = error.args[0]
                 if reason.code() not in NO_LEADER or time.monotonic() > until:
-                    raise self._explained(reason, f"offsets of topic '{topic}'") from error
+                    topics = ", ".join(f"'{topic}'" for topic in sorted({place.topic for place in wanted}))
+                    raise self._explained(reason, f"offsets of topic {topics}") from error
                 # A new topic, or an election. librdkafka may keep its old answer for long, unless asked for all topics.
                 time.sleep(0.05)
                 self._admin.list_topics(timeout=CHECK_SECONDS)
 
     def group_offsets(
-        self, group: str, topic: str, partitions: Iterable[int], *, stable_within: float | None = None
-    ) -> dict[int, TopicPartition]:
-        """The group's committed offsets with their metadata; partitions without one are absent.
+        self, group: str, splits: Iterable[str], *, stable_within: float | None = None
+    ) -> dict[str, TopicPartition]:
+        """The group's committed offsets with their metadata; splits without one are absent.
 
         `stable_within`: wait so many seconds for offsets in open transactions, then Retryable. Else they are not seen.
         """
-        wanted = [TopicPartition(topic, partition) for partition in partitions]
+        wanted = [place_of(split) for split in splits]
         if not wanted:
             return {}
         doing, stable = f"offsets of group '{group}'", stable_within is not None
@@ -267,7 +284,7 @@ class Cluster:
                 raise self._explained(error.args[0], doing) from error
             failed = next((place.error for place in places if place.error is not None), None)
             if failed is None:
-                return {place.partition: place for place in places if place.offset >= 0}
+                return {split_of(at.topic, at.partition): at for at in places if at.offset >= 0}
             if failed.code() != KafkaError.UNSTABLE_OFFSET_COMMIT or time.monotonic() > until:
                 raise self._explained(failed, doing)
             time.sleep(0.02)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from airflow_provider_connect.connectors.kafka.access import Property, Sasl, Tls
-from airflow_provider_connect.engine.config import Config, FromConnection, SinkConfig
+from airflow_provider_connect.connectors.kafka.formats import ReadFormat, WriteFormat
+from airflow_provider_connect.connectors.kafka.topics import Start, TopicName
+from airflow_provider_connect.engine.config import Config, FromConnection, SinkConfig, spec_key
 
 _TRANSLATED = {"bootstrap.servers": "brokers", "group.id": "consumer_group"}
 _OLDEST = ("earliest", "beginning", "smallest")
@@ -48,8 +51,6 @@ class KafkaConfig(Config):
         min_length=1, examples=["kafka1:9092,kafka2:9092"]
     )
     """Addresses `host:port` of some brokers, as a list or with commas between; the others are found through them."""
-    topic: str = Field(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")
-    """Name of the topic."""
     tls: Tls | None = None
     """Speak TLS, with these certificates; `{}` means TLS with the system's."""
     sasl: Sasl | None = None
@@ -100,18 +101,21 @@ class KafkaConfig(Config):
         return self
 
 
-class KafkaSourceConfig(KafkaConfig):
-    """What to read from a topic, and how."""
+class KafkaSourceConfig(ReadFormat, KafkaConfig):
+    """What to read from topics, and how."""
 
+    topic: TopicName | None = None
+    """Name of the topic; or use `topics` or `topicPattern`."""
+    topics: list[TopicName] | None = Field(default=None, min_length=1)
+    """Names of several topics."""
+    topic_pattern: str | None = Field(default=None, min_length=1, examples=["orders-.*"])
+    """Regular expression (Python's) for the whole names of topics. New ones that match are found within seconds, and
+    read from `start` on; topics that begin with `__` are left out."""
     consumer_group: str | None = Field(default=None, min_length=1)
     """Consumer group whose members share the partitions. Default: the flow's name."""
-    format: Literal["json", "bytes"] = "json"
-    """What the values are: one JSON document each, or bytes that are passed on as they are."""
-    raw_mode: bool = False
-    """Wrap each value as `{"value": <value>, "_metadata": {offset, partition, timestamp, key, topic}}`, the timestamp
-    in milliseconds. Only for JSON."""
-    start: Literal["oldest", "newest"] = "oldest"
-    """Where to begin in a partition that neither the flow nor its consumer group has read before."""
+    start: Start = "oldest"
+    """Where to begin in a partition that neither the flow nor its consumer group has read before: `oldest`, `newest`,
+    an ISO timestamp, `{timestamp: …}`, or `{positions: {"topic:0": 42}}`."""
     out_of_range: Literal["fail", "oldest"] = "fail"
     """What to do when the position has been deleted by the topic's retention: stop, or go on at the oldest record."""
     group_protocol: Literal["classic", "consumer"] = "classic"
@@ -119,23 +123,29 @@ class KafkaSourceConfig(KafkaConfig):
     assignment: Literal["cooperative-sticky", "range", "roundrobin"] = "cooperative-sticky"
     """How the classic protocol assigns partitions. All members of a group must use the same."""
 
-    @field_validator("format", mode="before")
+    @field_validator("topic_pattern")
     @classmethod
-    def _no_avro(cls, value: Any) -> Any:
-        if value == "avro":
-            raise ValueError("'avro' is not supported yet; use 'json', or 'bytes' to pass the values on undecoded")
+    def _regular(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"no regular expression: {error}") from None
         return value
 
     @model_validator(mode="after")
-    def _raw_json(self) -> KafkaSourceConfig:
-        if self.raw_mode and self.format != "json":
-            raise ValueError(f"rawMode wraps JSON values, but format is '{self.format}'; drop one of them")
+    def _which_topics(self) -> KafkaSourceConfig:
+        given = [name for name in ("topic", "topics", "topic_pattern") if getattr(self, name)]
+        if len(given) != 1:
+            found = f", but there are {' and '.join(f'`{spec_key(name)}`' for name in given)}" if given else ""
+            raise ValueError(f"needs exactly one of `topic`, `topics` and `topicPattern`{found}")
         return self
 
 
-class KafkaSinkConfig(KafkaConfig, SinkConfig):
+class KafkaSinkConfig(WriteFormat, KafkaConfig, SinkConfig):
     """Where to write, and how surely."""
 
+    topic: TopicName
+    """Name of the topic."""
     guarantee: Literal["exactly-once", "at-least-once"] = "exactly-once"
     """`exactly-once` writes transactions, which readers see whole if they read `read_committed` (librdkafka's default,
     but not the Java client's); `at-least-once` writes without, and may repeat records after a crash."""
@@ -147,9 +157,7 @@ class KafkaSinkConfig(KafkaConfig, SinkConfig):
     """Create the topic if it is not there, with the brokers' defaults."""
     transaction_timeout_seconds: int = Field(default=60, ge=1)
     """Seconds until the brokers abort an open transaction. The brokers limit it (`transaction.max.timeout.ms`)."""
-    checkpoint_topic: str = Field(
-        default="__airflow_connect_checkpoints", min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$"
-    )
+    checkpoint_topic: TopicName = "__airflow_connect_checkpoints"
     """Compacted topic that holds the checkpoints, in the transactions of their records; made when needed, with one
     partition. A source on the same Kafka cluster keeps them in its consumer group's offsets instead."""
     checkpoint_replication: int = Field(default=-1, ge=-1, le=32_767)

@@ -22,7 +22,7 @@ from airflow_provider_connect.connectors.kafka.client import Cluster, Trouble, c
 from airflow_provider_connect.connectors.kafka.config import KafkaSinkConfig
 from airflow_provider_connect.connectors.kafka.errors import E, sorted_error
 from airflow_provider_connect.connectors.kafka.source import KafkaSource
-from airflow_provider_connect.connectors.kafka.splits import partition_of, split_of
+from airflow_provider_connect.connectors.kafka.splits import place_of, split_of
 from airflow_provider_connect.engine.errors import Fatal, Retryable
 
 log = logging.getLogger(__name__)
@@ -68,29 +68,28 @@ class GroupOffsets(PositionStore):
 
     def __init__(self, cluster: Cluster, config: KafkaSinkConfig, source: KafkaSource, flow: str) -> None:
         self._cluster, self._source = cluster, source
-        self._topic, self._group = source.config.topic, source.group_of(flow)
+        self._group = source.group_of(flow)
         consumer = Consumer({**common_properties(config, Trouble()), "group.id": self._group}, logger=log)
         self._metadata = consumer.consumer_group_metadata()
         consumer.close()
 
     def glance(self, splits: Iterable[str]) -> set[str]:
         # A pending offset is always that of the committed owner, or of nobody.
-        places = self._cluster.group_offsets(self._group, self._topic, map(partition_of, splits))
+        places = self._cluster.group_offsets(self._group, splits)
         return {place.metadata for place in places.values() if place.metadata}
 
     def read(self, splits: Iterable[str], seconds: float) -> dict[str, Entry]:
-        places = self._cluster.group_offsets(self._group, self._topic, map(partition_of, splits), stable_within=seconds)
-        return {split_of(self._topic, p): Entry(at.offset, at.metadata or None) for p, at in places.items()}
+        places = self._cluster.group_offsets(self._group, splits, stable_within=seconds)
+        return {split: Entry(at.offset, at.metadata or None) for split, at in places.items()}
 
     def stage(self, producer: Producer, entries: Mapping[str, Entry]) -> None:
         # Owning a split that was never read takes an offset: the one at which the source would begin.
-        fresh = [partition_of(split) for split, entry in entries.items() if entry.position is None]
+        fresh = [split for split, entry in entries.items() if entry.position is None]
         begin = self._source.beginnings(fresh) if fresh else {}
         places = []
         for split, entry in entries.items():
-            partition = partition_of(split)
-            offset = begin[partition] if entry.position is None else int(entry.position)
-            places.append(TopicPartition(self._topic, partition, offset, entry.owner or ""))
+            offset = begin[split] if entry.position is None else int(entry.position)
+            places.append(place_of(split, offset, entry.owner or ""))
         producer.send_offsets_to_transaction(places, self._metadata, _REQUEST_SECONDS)
 
 
@@ -173,7 +172,8 @@ class CheckpointTopic(PositionStore):
         self._uncommitted.close()
 
     def _end(self) -> int:
-        return self._cluster.ends(self._topic, [0], committed=False)[0]
+        only = split_of(self._topic, 0)
+        return self._cluster.ends([only], committed=False)[only]
 
     def _catch_up(self, end: int | None = None, seconds: float = _REQUEST_SECONDS) -> None:
         """Read on what is committed: up to `end`, or as far as it goes without waiting."""

@@ -11,53 +11,51 @@ ASK_SECONDS = 0.05
 
 
 class GroupDrain:
-    """Whether a group has read a topic up to where it ended at the beginning, whichever member reads which partition.
+    """Whether a group has read its splits up to where they ended at the beginning, whichever member reads which.
 
-    A member that has read all of its own must not leave before that: a partition may be on its way between two
-    members, and would be nobody's if both took their leave.
+    A member that has read all of its own must not leave before that: a split may be on its way between two members,
+    and would be nobody's if both took their leave.
     """
 
-    def __init__(self, cluster: Cluster, group: str, topic: str, partitions: Sequence[int]) -> None:
-        self._cluster, self._group, self._topic = cluster, group, topic
-        starts, ends = cluster.starts(topic, partitions), cluster.ends(topic, partitions)
-        self._missing = {partition: end for partition, end in ends.items() if end > starts[partition]}
+    def __init__(self, cluster: Cluster, group: str, splits: Sequence[str]) -> None:
+        self._cluster, self._group = cluster, group
+        starts, ends = cluster.starts(splits), cluster.ends(splits)
+        self._missing = {split: end for split, end in ends.items() if end > starts[split]}
         self._ask_at = 0.0
 
-    def others(self, own: Iterable[int]) -> set[int]:
-        """The partitions that somebody else has to read to their end, as far as we know."""
+    def others(self, own: Iterable[str]) -> set[str]:
+        """The splits that somebody else has to read to their end, as far as we know."""
         return set(self._missing) - set(own)
 
-    def complete(self, own: Iterable[int]) -> bool:
-        """Whether the group's offsets say that all partitions but our own are read. Asks every 50 ms at most."""
+    def complete(self, own: Iterable[str]) -> bool:
+        """Whether the group's offsets say that all splits but our own are read. Asks every 50 ms at most."""
         others = self.others(own)
         if others and time.monotonic() >= self._ask_at:
             self._ask_at = time.monotonic() + ASK_SECONDS
-            offsets = self._cluster.group_offsets(self._group, self._topic, sorted(others))
-            for partition, place in offsets.items():
-                if place.offset >= self._missing[partition]:
-                    del self._missing[partition]
+            for split, place in self._cluster.group_offsets(self._group, sorted(others)).items():
+                if place.offset >= self._missing[split]:
+                    del self._missing[split]
             others = self.others(own)
         return not others
 
 
 def lag(
     cluster: Cluster,
-    topic: str,
+    splits: Sequence[str],
     group: str | None,
-    positions: Mapping[int, int],
-    beginnings: Callable[[list[int]], Mapping[int, int]],
+    positions: Mapping[str, int],
+    beginnings: Callable[[list[str]], Mapping[str, int]],
 ) -> int:
-    """Offsets from `positions` up to the end of the last finished transaction, over all partitions of the topic.
+    """Offsets from `positions` up to the end of the last finished transaction, over all `splits`.
 
-    A partition without a position counts from the group's offset, else from its beginning.
+    A split without a position counts from the group's offset, else from its beginning.
     """
-    partitions = cluster.partitions(topic)
-    ends = cluster.ends(topic, partitions)
+    ends = cluster.ends(splits)
     known = dict(positions)
-    unknown = [partition for partition in partitions if partition not in known]
+    unknown = [split for split in splits if split not in known]
     if unknown and group is not None:
-        known |= {p: place.offset for p, place in cluster.group_offsets(group, topic, unknown).items()}
-        unknown = [partition for partition in unknown if partition not in known]
+        known |= {split: place.offset for split, place in cluster.group_offsets(group, unknown).items()}
+        unknown = [split for split in unknown if split not in known]
     if unknown:
         known |= beginnings(unknown)
-    return sum(max(0, ends[partition] - known[partition]) for partition in partitions)
+    return sum(max(0, ends[split] - known[split]) for split in splits)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from confluent_kafka import Message
 
+from airflow_provider_connect.connectors.kafka.splits import split_of
 from airflow_provider_connect.engine.batch import HEADERS, envelope_schema
 
 _TIMESTAMP = pa.timestamp("ms", tz="UTC")
@@ -18,8 +19,11 @@ _WITHOUT_TIMESTAMP = -1
 _NEEDS_ESCAPE = re.compile(rb'[\x00-\x1f"\\]')
 
 
-def envelope(messages: Sequence[Message], topic: str, encoding: str, raw: bool = False) -> pa.RecordBatch:
-    """The messages (none of them an error) of one topic as envelope rows; `raw` puts the metadata around the value."""
+def envelope(messages: Sequence[Message], topic: str | None, encoding: str, raw: bool = False) -> pa.RecordBatch:
+    """The messages (none of them an error) as envelope rows; `raw` puts the metadata around the value.
+
+    `topic` is that of all messages; None if they may be of several.
+    """
     keys = pa.array(list(map(Message.key, messages)), pa.binary())
     values = pa.array(list(map(Message.value, messages)), pa.binary())
     partitions = pa.array(list(map(Message.partition, messages)), pa.int32())
@@ -28,18 +32,31 @@ def envelope(messages: Sequence[Message], topic: str, encoding: str, raw: bool =
     if pc.min(timestamps).as_py() == _WITHOUT_TIMESTAMP:
         timestamps = pc.if_else(pc.equal(timestamps, _WITHOUT_TIMESTAMP), None, timestamps)
     headers = list(map(Message.headers, messages))
+    if topic is not None:
+        topics = pa.repeat(topic, len(headers))
+    else:
+        topics = pa.array(list(map(Message.topic, messages)), pa.string())
     if raw:
-        values = with_metadata(values, keys, partitions, offsets, timestamps, topic)
+        values = with_metadata(values, keys, partitions, offsets, timestamps, topics)
     columns = [
         keys,
         values,
         pa.array(headers, HEADERS) if any(headers) else pa.nulls(len(headers), HEADERS),
-        pa.repeat(topic, len(headers)),
+        topics,
         partitions,
         offsets,
         timestamps.view(_TIMESTAMP),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=envelope_schema(encoding))
+
+
+def next_offsets(rows: pa.RecordBatch) -> dict[str, int]:
+    """For each split in envelope rows the offset after its last one."""
+    topics, partitions, offsets = rows.column("topic"), rows.column("partition"), rows.column("offset")
+    ends = {end for column in (topics, partitions) for end in pc.run_end_encode(column).run_ends.to_pylist()}
+    lasts = [end - 1 for end in sorted(ends)]
+    places = zip(*(column.take(pa.array(lasts)).to_pylist() for column in (topics, partitions, offsets)), strict=True)
+    return {split_of(topic, partition): offset + 1 for topic, partition, offset in places}
 
 
 def nothing(encoding: str) -> pa.RecordBatch:
@@ -49,7 +66,7 @@ def nothing(encoding: str) -> pa.RecordBatch:
 
 
 def with_metadata(
-    values: pa.Array, keys: pa.Array, partitions: pa.Array, offsets: pa.Array, timestamps: pa.Array, topic: str
+    values: pa.Array, keys: pa.Array, partitions: pa.Array, offsets: pa.Array, timestamps: pa.Array, topics: pa.Array
 ) -> pa.Array:
     """`{"value": <value>, "_metadata": {…}}` per row. A value that is no JSON stays as it is."""
     parts = [
@@ -63,7 +80,9 @@ def with_metadata(
         _decimal(timestamps),
         b', "key": ',
         _json_strings(keys),
-        b', "topic": ' + json.dumps(topic).encode() + b"}}",
+        b', "topic": "',
+        topics.cast(pa.binary()),  # a topic's name has nothing that JSON would escape
+        b'"}}',
     ]
     scalars = [part if isinstance(part, pa.Array) else pa.scalar(part, pa.binary()) for part in parts]
     return pc.binary_join_element_wise(

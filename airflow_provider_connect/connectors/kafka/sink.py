@@ -14,6 +14,7 @@ from airflow_provider_connect.connectors.kafka.errors import E, classified
 from airflow_provider_connect.connectors.kafka.limits import TopicLimits
 from airflow_provider_connect.connectors.kafka.writer import Writer
 from airflow_provider_connect.engine.batch import Batch
+from airflow_provider_connect.engine.codec import Codec
 from airflow_provider_connect.engine.config import SinkConfig
 from airflow_provider_connect.engine.connector import Sink, SinkContext
 from airflow_provider_connect.engine.errors import ConnectError, Fatal
@@ -46,10 +47,22 @@ def check_topic(config: KafkaSinkConfig) -> str:
     where = f"Kafka at {', '.join(config.brokers)} answers"
     if cluster.exists(config.topic):
         count = len(cluster.partitions(config.topic))
-        return f"{where}; topic '{config.topic}' has {count} partition{'s' if count != 1 else ''}"
+        return (
+            f"{where}; topic '{config.topic}' has {count} partition{'s' if count != 1 else ''}{config.check_registry()}"
+        )
     if config.create_topic:
-        return f"{where}; topic '{config.topic}' will be created"
+        return f"{where}; topic '{config.topic}' will be created{config.check_registry()}"
     raise Fatal(f"{where}, but there is no topic '{config.topic}'; create it, or set `createTopic: true`")
+
+
+def accepted(config: KafkaSinkConfig) -> tuple[str, ...]:
+    """The formats that a sink of this configuration takes."""
+    return ("json", "bytes") if config.format == "json" else (config.encoding,)
+
+
+def codec_of(config: KafkaSinkConfig, encoding: str) -> Codec | None:
+    """The codec of a format that needs a schema; None for others."""
+    return config.codec(config.topic) if config.format != "json" and encoding == config.encoding else None
 
 
 class KafkaSink(Sink[KafkaSinkConfig]):
@@ -74,8 +87,12 @@ class KafkaSink(Sink[KafkaSinkConfig]):
         return classified(error)
 
     def accepts(self) -> tuple[str, ...]:
-        """JSON documents, and bytes of any kind."""
-        return ("json", "bytes")
+        """The configured format; beside JSON documents also bytes of any kind."""
+        return accepted(self.config)
+
+    def codec(self, encoding: str) -> Codec | None:
+        """The codec of a format that needs a schema."""
+        return codec_of(self.config, encoding)
 
     def open(self, context: SinkContext) -> None:
         """Look at the topic and make the producer."""

@@ -1,12 +1,11 @@
-"""KafkaSource: a topic's partitions, shared with the other members of a consumer group or dealt out."""
+"""KafkaSource: the partitions of topics, shared with the other members of a consumer group or dealt out."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-import pyarrow.compute as pc
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from airflow_provider_connect.connectors.kafka.bounds import Bounds
@@ -14,9 +13,11 @@ from airflow_provider_connect.connectors.kafka.client import Cluster, Trouble, c
 from airflow_provider_connect.connectors.kafka.config import KafkaSourceConfig
 from airflow_provider_connect.connectors.kafka.errors import classified, sorted_error
 from airflow_provider_connect.connectors.kafka.progress import ASK_SECONDS, GroupDrain, lag
-from airflow_provider_connect.connectors.kafka.records import envelope, nothing
-from airflow_provider_connect.connectors.kafka.splits import partition_of, split_of
+from airflow_provider_connect.connectors.kafka.records import envelope, next_offsets, nothing
+from airflow_provider_connect.connectors.kafka.splits import place_of, split_of, split_of_message, splits_of
+from airflow_provider_connect.connectors.kafka.topics import Topics, beginnings, check_start
 from airflow_provider_connect.engine.batch import Batch, Checkpoint
+from airflow_provider_connect.engine.codec import Codec
 from airflow_provider_connect.engine.connector import Source, SourceContext, dealt
 from airflow_provider_connect.engine.errors import ConnectError, EndOfInput, Fatal, Retryable
 
@@ -29,10 +30,12 @@ _DARK_SECONDS = 10.0
 _HELD = 16
 """Messages that may arrive while nobody wants them, before fetching is paused."""
 _REQUEST_SECONDS = 10.0
+_LOOK_SECONDS = 10.0
+"""How often it is looked for new topics that match a pattern."""
 
 
 class KafkaSource(Source[KafkaSourceConfig]):
-    """Reads a topic. A split is `topic:partition`, its position the next offset.
+    """Reads topics. A split is `topic:partition`, its position the next offset.
 
     Normally the splits are negotiated with all other members of the consumer group, so the context's share is not
     looked at; with `fixed_splits` or `until` they are assigned by hand and the group is only told the offsets.
@@ -47,15 +50,18 @@ class KafkaSource(Source[KafkaSourceConfig]):
         self._consumer: Consumer | None = None
         self._cluster: Cluster | None = None
         self._group: str | None = config.consumer_group
+        self._topics = Topics(config)
         self._grouped = True
         self._clear()
 
     def _clear(self) -> None:
-        self._positions: dict[int, int] = {}
+        self._names: list[str] = []
+        self._look_at = time.monotonic() + _LOOK_SECONDS
+        self._positions: dict[str, int] = {}
         self._held: list[Message] = []
         self._paused = False
         self._closing = False
-        self._gone: set[int] = set()
+        self._gone: set[str] = set()
         self._dark_since: float | None = None
         self._bounds = Bounds()
         self._drain: GroupDrain | None = None
@@ -70,7 +76,11 @@ class KafkaSource(Source[KafkaSourceConfig]):
 
     def formats(self) -> tuple[str, ...]:
         """The configured format, nothing else: nobody but the user knows what the bytes are."""
-        return (self.config.format,)
+        return (self.config.encoding,)
+
+    def codec(self, encoding: str) -> Codec | None:
+        """The codec of a format that needs a schema."""
+        return self.config.codec() if encoding == self.config.encoding else None
 
     def group_of(self, flow: str) -> str:
         """The consumer group in which this source reads for a flow."""
@@ -89,30 +99,50 @@ class KafkaSource(Source[KafkaSourceConfig]):
         self._context = context
         self._group = group = self.group_of(context.flow)
         self._grouped = not (context.fixed_splits or context.until)
-        self._bounds = Bounds(
-            until={partition_of(split): position for split, position in context.until.items()},
-            drain=context.drain,
-        )
+        self._bounds = Bounds(context.until, drain=context.drain)
         self._trouble = Trouble()
-        # First of all: it connects while the topic is looked up.
+        # First of all: it connects while the topics are looked up.
         self._consumer = consumer = Consumer(consumer_properties(self.config, group, self._trouble), logger=log)
-        partitions = self._observer().partitions(self.config.topic)
+        self._names = self._topics.names(self._observer())
+        splits = self._observer().splits(self._names)
+        check_start(self.config.start, splits)
         if self._grouped:
             if context.drain:
-                self._drain = GroupDrain(self._observer(), group, self.config.topic, partitions)
-            introduce(consumer, self.config.topic, partitions)
+                self._drain = GroupDrain(self._observer(), group, splits)
+            introduce(consumer, splits)
             context.gather()
-            consumer.subscribe(
-                [self.config.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-            )
+            self._subscribe(consumer)
             return
-        wanted = [split_of(self.config.topic, partition) for partition in partitions]
-        if missing := sorted(set(context.until) - set(wanted)):
-            raise Fatal(f"topic '{self.config.topic}' has no {', '.join(missing)} any more; was it made anew?")
-        mine = [partition_of(split) for split in dealt(context, wanted)]
-        if mine:
-            introduce(consumer, self.config.topic, mine)
+        if missing := sorted(set(context.until) - set(splits)):
+            raise Fatal(f"{self._topics.label} has no {', '.join(missing)} any more; was it made anew?")
+        if mine := dealt(context, splits):
+            introduce(consumer, mine)
             consumer.assign(self._claim(consumer, mine))
+
+    def _subscribe(self, consumer: Consumer) -> None:
+        if self._names:
+            consumer.subscribe(self._names, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+
+    def _look(self, consumer: Consumer) -> None:
+        """Look for topics that are new, or gone."""
+        self._look_at = time.monotonic() + _LOOK_SECONDS
+        try:
+            names = self._topics.names(self._observer())
+            if names == self._names:
+                return
+            splits = self._observer().splits(names)
+        except Retryable as error:
+            log.info("looking for new topics failed, and is tried again: %s", error)
+            return
+        self._names = names
+        if self._grouped:
+            self._subscribe(consumer)
+        elif self._context.share.count > 1:
+            log.warning("this run goes on without new topics: its splits were dealt out when it began")
+        elif fresh := [split for split in splits if split not in self._positions]:
+            self._claim(consumer, fresh)
+            self._held = []  # what is assigned anew is read again from its position
+            consumer.assign(self._assigned(self._positions))
 
     def close(self) -> None:
         """Leave the group and free the clients. Nothing is committed."""
@@ -124,13 +154,10 @@ class KafkaSource(Source[KafkaSourceConfig]):
             consumer.close()
 
     def check(self) -> str:
-        """Ask for the topic's partitions."""
+        """Ask for the partitions."""
         cluster = Cluster(self.config)
-        partitions = cluster.partitions(self.config.topic)
-        return (
-            f"Kafka at {', '.join(self.config.brokers)} answers; topic '{self.config.topic}' has "
-            f"{len(partitions)} partition{'s' if len(partitions) != 1 else ''}"
-        )
+        splits = cluster.splits(self._topics.names(cluster))
+        return f"{self._topics.answer(splits)}{self.config.check_registry()}"
 
     # --- reading
 
@@ -140,13 +167,15 @@ class KafkaSource(Source[KafkaSourceConfig]):
         if self._paused:
             consumer.resume(self._assigned(p for p in self._positions if not self._bounds.done(p)))
             self._paused = False
+        if self._topics.growing and not self._bounds.bounded and time.monotonic() >= self._look_at:
+            self._look(consumer)
         owned = set(self._positions)
         self._gone.clear()
         messages = self._fetch(consumer, max_records, min(timeout, ASK_SECONDS) if self._settled else timeout)
         if self._gone:
             messages = self._still_ours(consumer, messages, owned)
         errors = list(map(Message.error, messages))
-        advanced: dict[int, int] = {}
+        advanced: dict[str, int] = {}
         if any(errors):
             for message, error in zip(messages, errors, strict=True):
                 if error is not None:
@@ -156,7 +185,7 @@ class KafkaSource(Source[KafkaSourceConfig]):
             self._dark_since = None
             return self._batch(consumer, messages, advanced)
         if advanced:
-            return Batch(nothing(self.config.format), self._advance(consumer, advanced))
+            return Batch(nothing(self.config.encoding), self._advance(consumer, advanced))
         self._end_or_trouble()
         return None
 
@@ -170,75 +199,70 @@ class KafkaSource(Source[KafkaSourceConfig]):
             messages += consumer.consume(short, min(_GATHER_SECONDS, timeout))
         return messages
 
-    def _batch(self, consumer: Consumer, messages: list[Message], advanced: dict[int, int]) -> Batch | None:
-        rows = envelope(messages, self.config.topic, self.config.format, self.config.raw_mode)
-        lasts: dict[int, int] = {}
-        runs = pc.run_end_encode(rows.column("partition"))
-        offsets = rows.column("offset")
-        for partition, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
-            lasts[partition] = offsets[end - 1].as_py() + 1
+    def _batch(self, consumer: Consumer, messages: list[Message], advanced: dict[str, int]) -> Batch | None:
+        rows = envelope(messages, self._topics.one, self.config.encoding, self.config.wraps_text)
+        lasts = next_offsets(rows)
         if self._bounds.reached_by(lasts):
             rows = self._bounds.cut(rows)
         # The end of a partition comes after its records, so it is the later one of the two.
-        lasts |= {partition: max(offset, lasts.get(partition, offset)) for partition, offset in advanced.items()}
+        lasts |= {split: max(offset, lasts.get(split, offset)) for split, offset in advanced.items()}
         checkpoint = self._advance(consumer, lasts)
         return Batch(rows, checkpoint) if checkpoint else None
 
-    def _advance(self, consumer: Consumer, offsets: dict[int, int]) -> Checkpoint:
+    def _advance(self, consumer: Consumer, offsets: dict[str, int]) -> Checkpoint:
         """Take note of what was read; returns the checkpoint. A partition that reached its bound is paused there."""
         checkpoint = Checkpoint()
-        for partition, offset in offsets.items():
-            position = self._bounds.clamp(partition, offset)
-            before = self._positions.get(partition)
-            if before is not None and position >= before and not self._bounds.done(partition):
-                self._positions[partition] = position
-                checkpoint[split_of(self.config.topic, partition)] = position
-                if self._bounds.finish(partition, position):
-                    consumer.pause(self._assigned([partition]))
+        for split, offset in offsets.items():
+            position = self._bounds.clamp(split, offset)
+            before = self._positions.get(split)
+            if before is not None and position >= before and not self._bounds.done(split):
+                self._positions[split] = checkpoint[split] = position
+                if self._bounds.finish(split, position):
+                    consumer.pause(self._assigned([split]))
         return checkpoint
 
-    def _notice(self, message: Message, error: KafkaError, advanced: dict[int, int]) -> None:
-        code, partition = error.code(), message.partition()
+    def _notice(self, message: Message, error: KafkaError, advanced: dict[str, int]) -> None:
+        code, split = error.code(), split_of_message(message)
         if code == KafkaError._PARTITION_EOF:
             # All below this offset is delivered or holds no records: control records, aborted or compacted ones.
             offset = message.offset()
-            if partition is not None and offset is not None and self._news(partition, offset):
-                advanced[partition] = offset
+            if offset is not None and self._news(split, offset):
+                advanced[split] = offset
             return
         if code == KafkaError._MAX_POLL_EXCEEDED:
-            raise Retryable(f"{self._subject()}: {error.str()}")
-        where = f"partition {message.topic()}:{partition}" if (partition or 0) >= 0 else self._subject()
+            raise Retryable(f"{self._topics.label}: {error.str()}")
+        where = f"partition {split}" if (message.partition() or 0) >= 0 else self._topics.label
         if code == KafkaError._AUTO_OFFSET_RESET:
-            where += f", position {self._positions.get(partition or 0)}"
+            where += f", position {self._positions.get(split)}"
         raise self._trouble.explain(error, where)
 
-    def _news(self, partition: int, offset: int) -> bool:
-        known = self._positions.get(partition)
+    def _news(self, split: str, offset: int) -> bool:
+        known = self._positions.get(split)
         return (
             known is not None
-            and not self._bounds.done(partition)
-            and (offset > known or self._bounds.ends_at(partition, offset))
+            and not self._bounds.done(split)
+            and (offset > known or self._bounds.ends_at(split, offset))
         )
 
-    def _still_ours(self, consumer: Consumer, messages: list[Message], owned: set[int]) -> list[Message]:
+    def _still_ours(self, consumer: Consumer, messages: list[Message], owned: set[str]) -> list[Message]:
         """The messages without those of partitions that were taken from us while they were collected.
 
         One that came back in the same call is read again from where it was claimed.
         """
-        back = {p for p in self._gone if p in owned and p in self._positions}
+        back = {split for split in self._gone if split in owned and split in self._positions}
         if back:
-            places = [TopicPartition(self.config.topic, p, self._positions[p]) for p in back]
             if self._cooperative:
+                places = self._assigned(back)
                 consumer.incremental_unassign(places)
                 consumer.incremental_assign(places)
             else:
                 consumer.assign(self._assigned(self._positions))
-        kept = [m for m in messages if m.partition() in self._positions and m.partition() not in back]
+        kept = [m for m in messages if (split := split_of_message(m)) in self._positions and split not in back]
         return kept if self._cooperative or not back else []
 
     def _end_or_trouble(self) -> None:
         if self._trouble.refused is not None:
-            raise sorted_error(self._trouble.refused, self._subject())
+            raise sorted_error(self._trouble.refused, self._topics.label)
         if self._bounds.bounded and all(map(self._bounds.done, self._positions)) and self._group_is_done():
             raise EndOfInput
         last = self._trouble.last
@@ -246,7 +270,7 @@ class KafkaSource(Source[KafkaSourceConfig]):
             self._trouble.last = None
             self._dark_since = self._dark_since or time.monotonic()
         if self._dark_since is not None and time.monotonic() - self._dark_since > _DARK_SECONDS:
-            self._observer().partitions(self.config.topic)  # raises Retryable if it is still dark
+            self._observer().splits(self._names)  # raises Retryable if it is still dark
             self._dark_since = None
 
     def _group_is_done(self) -> bool:
@@ -256,7 +280,7 @@ class KafkaSource(Source[KafkaSourceConfig]):
         if not self._settled:
             self._context.settle()
             self._settled = True
-            self.acknowledge(Checkpoint({split_of(self.config.topic, p): at for p, at in self._positions.items()}))
+            self.acknowledge(Checkpoint(self._positions))
         return self._drain.complete(self._positions)
 
     def keep_alive(self) -> None:
@@ -273,11 +297,7 @@ class KafkaSource(Source[KafkaSourceConfig]):
         """Commit the group's offsets, for tools that show lag; nothing of ours depends on them once it has run."""
         if self.transactional_offsets or self._consumer is None:
             return
-        places = [
-            TopicPartition(self.config.topic, partition_of(split), position)
-            for split, position in checkpoint.items()
-            if partition_of(split) in self._positions
-        ]
+        places = [place_of(split, position) for split, position in checkpoint.items() if split in self._positions]
         if places:
             try:
                 self._consumer.commit(offsets=places, asynchronous=True)
@@ -294,86 +314,71 @@ class KafkaSource(Source[KafkaSourceConfig]):
         if self._closing:
             return
         self._settled = False
-        claimed = self._claim(consumer, [place.partition for place in places])
+        claimed = self._claim(consumer, splits_of(places))
         if self._cooperative:
             consumer.incremental_assign(claimed)
         else:
             consumer.assign(claimed)
 
     def _on_revoke(self, consumer: Consumer, places: list[TopicPartition]) -> None:
-        partitions = [place.partition for place in places if place.partition in self._positions]
-        try:
-            if partitions and not self._closing:
-                self._drop_held(partitions)
-                self._context.revoked([split_of(self.config.topic, partition) for partition in partitions])
-        finally:
-            self._unassign(consumer, places)
+        self._part(consumer, places, self._context.revoked)
 
     def _on_lost(self, consumer: Consumer, places: list[TopicPartition]) -> None:
-        partitions = [place.partition for place in places if place.partition in self._positions]
+        self._part(consumer, places, self._context.lost)
+
+    def _part(self, consumer: Consumer, places: list[TopicPartition], tell: Callable[[list[str]], None]) -> None:
+        splits = [split for split in splits_of(places) if split in self._positions]
         try:
-            if partitions and not self._closing:
-                self._drop_held(partitions)
-                self._context.lost([split_of(self.config.topic, partition) for partition in partitions])
+            if splits and not self._closing:
+                self._held = [message for message in self._held if split_of_message(message) not in splits]
+                tell(splits)
         finally:
             self._unassign(consumer, places)
 
-    def _drop_held(self, partitions: Sequence[int]) -> None:
-        self._held = [message for message in self._held if message.partition() not in partitions]
-
     def _unassign(self, consumer: Consumer, places: list[TopicPartition]) -> None:
-        for place in places:
-            self._positions.pop(place.partition, None)
-            self._bounds.forget(place.partition)
-            self._gone.add(place.partition)
+        for split in splits_of(places):
+            self._positions.pop(split, None)
+            self._bounds.forget(split)
+            self._gone.add(split)
         if self._cooperative and self._grouped:
             consumer.incremental_unassign(places)
         else:
             consumer.unassign()
 
-    def _claim(self, consumer: Consumer, partitions: Sequence[int]) -> list[TopicPartition]:
-        """Claim partitions; returns where to read them from."""
-        if not partitions:
+    def _claim(self, consumer: Consumer, splits: Sequence[str]) -> list[TopicPartition]:
+        """Claim splits; returns where to read them from."""
+        if not splits:
             return []
-        topic = self.config.topic
-        found = self._context.claim([split_of(topic, partition) for partition in partitions])
-        starts = {p: int(found[split_of(topic, p)]) for p in partitions if split_of(topic, p) in found}
-        unknown = [partition for partition in partitions if partition not in starts]
-        if unknown:
+        found = self._context.claim(splits)
+        starts = {split: int(found[split]) for split in splits if split in found}
+        if unknown := [split for split in splits if split not in starts]:
             starts |= self._first_positions(consumer, unknown)
         self._positions |= starts
-        self._bounds.claimed(starts, self._observer().ends(topic, partitions) if self._context.drain else {})
-        return [TopicPartition(topic, partition, starts[partition]) for partition in partitions]
+        self._bounds.claimed(starts, self._observer().ends(splits) if self._context.drain else {})
+        return self._assigned(splits)
 
-    def _first_positions(self, consumer: Consumer, partitions: Sequence[int]) -> dict[int, int]:
-        """Where to begin in partitions that were never committed: the group's offset, else the configured start."""
-        topic = self.config.topic
-        places = consumer.committed([TopicPartition(topic, p) for p in partitions], timeout=_REQUEST_SECONDS)
-        found = {place.partition: place.offset for place in places if place.offset >= 0}
-        if fresh := [partition for partition in partitions if partition not in found]:
-            found |= self.beginnings(fresh)
-        return found
+    def _first_positions(self, consumer: Consumer, splits: Sequence[str]) -> dict[str, int]:
+        """Where to begin in splits that were never committed: the group's offset, else the configured start."""
+        places = consumer.committed(list(map(place_of, splits)), timeout=_REQUEST_SECONDS)
+        found = {split_of(place.topic, place.partition): place.offset for place in places if place.offset >= 0}
+        return found | self.beginnings([split for split in splits if split not in found])
 
-    def beginnings(self, partitions: Sequence[int]) -> dict[int, int]:
+    def beginnings(self, splits: Sequence[str]) -> dict[str, int]:
         """The offsets that `start` means now."""
-        cluster = self._observer()
-        look = cluster.starts if self.config.start == "oldest" else cluster.ends
-        return look(self.config.topic, partitions)
+        return beginnings(self._observer(), self.config.start, splits)
 
     # --- looking on, from any thread
 
     def splits(self) -> Sequence[str]:
-        """The topic's partitions now."""
-        topic = self.config.topic
-        return [split_of(topic, partition) for partition in self._observer().partitions(topic)]
+        """The partitions there are now."""
+        return self._observer().splits(self._topics.names(self._observer()))
 
     def lag(self, checkpoint: Checkpoint) -> int | None:
         """Offsets up to the end of the last finished transaction; control records count, so it is an upper bound.
 
-        A partition that the checkpoint does not know counts from the group's offset, else from the configured start.
+        A split that the checkpoint does not know counts from the group's offset, else from the configured start.
         """
-        positions = {partition_of(split): int(position) for split, position in checkpoint.items()}
-        return lag(self._observer(), self.config.topic, self._group, positions, self.beginnings)
+        return lag(self._observer(), self.splits(), self._group, checkpoint, self.beginnings)
 
     def _observer(self) -> Cluster:
         cluster = self._cluster
@@ -383,13 +388,10 @@ class KafkaSource(Source[KafkaSourceConfig]):
 
     # --- small things
 
-    def _assigned(self, partitions: Iterable[int]) -> list[TopicPartition]:
-        return [TopicPartition(self.config.topic, p, self._positions[p]) for p in partitions]
+    def _assigned(self, splits: Iterable[str]) -> list[TopicPartition]:
+        return [place_of(split, self._positions[split]) for split in splits]
 
     def _open_consumer(self) -> Consumer:
         if self._consumer is None:
             raise RuntimeError("the source is not open")
         return self._consumer
-
-    def _subject(self) -> str:
-        return f"topic '{self.config.topic}' at {', '.join(self.config.brokers)}"

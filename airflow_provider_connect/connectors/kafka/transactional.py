@@ -18,10 +18,11 @@ from airflow_provider_connect.connectors.kafka.errors import classified
 from airflow_provider_connect.connectors.kafka.ledgers import CheckpointTopic, Entry, GroupOffsets, PositionStore
 from airflow_provider_connect.connectors.kafka.limits import TopicLimits
 from airflow_provider_connect.connectors.kafka.ownership import all_of, take_over
-from airflow_provider_connect.connectors.kafka.sink import KafkaSink, check_topic, prepare_topic
+from airflow_provider_connect.connectors.kafka.sink import KafkaSink, accepted, check_topic, codec_of, prepare_topic
 from airflow_provider_connect.connectors.kafka.source import KafkaSource
 from airflow_provider_connect.connectors.kafka.writer import Writer
 from airflow_provider_connect.engine.batch import Batch, Checkpoint
+from airflow_provider_connect.engine.codec import Codec
 from airflow_provider_connect.engine.config import SinkConfig
 from airflow_provider_connect.engine.connector import Sink, SinkContext, TransactionalSink
 from airflow_provider_connect.engine.errors import ConnectError, Fenced, Retryable
@@ -68,8 +69,12 @@ class KafkaTransactionalSink(TransactionalSink[KafkaSinkConfig]):
         return classified(error)
 
     def accepts(self) -> tuple[str, ...]:
-        """JSON documents, and bytes of any kind."""
-        return ("json", "bytes")
+        """The configured format; beside JSON documents also bytes of any kind."""
+        return accepted(self.config)
+
+    def codec(self, encoding: str) -> Codec | None:
+        """The codec of a format that needs a schema."""
+        return codec_of(self.config, encoding)
 
     # --- life cycle
 

@@ -82,8 +82,11 @@ class PostgreSQLSinkConfig(PostgreSQLConfig, SinkConfig):
     table: str
     """Table to write: `table` or `schema.table`, in exact case. If its only column without a default is a json(b)
     column named `data`, whole documents go there; else fields go to the columns of their names."""
-    auto_create_table: bool = False
-    """Create the table if it is missing: `id` (identity, primary key), `data jsonb` and a GIN index on `data`."""
+    auto_create_table: bool | Literal["json", "typed"] = False
+    """Create the table if it is missing. `true` or `json`: `id` (identity, primary key), `data jsonb` and a GIN index
+    on `data`, with a unique index over `conflictKey` in `upsertMode`. `typed`: a column for each field, of the type
+    that its values need, `conflictKey` being the primary key; then columns are also added to a table and widened (never
+    dropped or narrowed) as new fields and larger values arrive, in the transaction of the rows that need it."""
     document_column: str | None = Field(default=None, min_length=1)
     """The json(b) column that takes whole documents, where it is not to be found as described at `table`."""
     upsert_mode: bool = False
@@ -123,7 +126,18 @@ class PostgreSQLSinkConfig(PostgreSQLConfig, SinkConfig):
             raise ValueError("upsertStrategy: ifNewer needs `upsertVersionColumn`, the column that tells what is newer")
         if self.upsert_version_column is not None and self.upsert_strategy != "ifNewer":
             raise ValueError("upsertVersionColumn has no effect without `upsertStrategy: ifNewer`")
+        if self.creates_typed and self.document_column is not None:
+            raise ValueError("documentColumn takes whole documents, but `autoCreateTable: typed` spreads their fields")
+        if self.creates_typed and self.ignore_unknown_columns:
+            raise ValueError(
+                "ignoreUnknownColumns leaves fields out, but `autoCreateTable: typed` adds columns for them"
+            )
         return self
+
+    @property
+    def creates_typed(self) -> bool:
+        """Whether a missing table is created with typed columns, and any table evolves."""
+        return self.auto_create_table == "typed"
 
     @property
     def table_name(self) -> TableName:

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from airflow_provider_connect.connectors._postgresql.client import Connection
+from airflow_provider_connect.connectors._postgresql.client import Connection, run
 from airflow_provider_connect.connectors._postgresql.copy_stream import Buffer, CopyIn
 from airflow_provider_connect.connectors._postgresql.names import listed, quoted
+from airflow_provider_connect.connectors.postgresql.column_types import Wanted
 from airflow_provider_connect.connectors.postgresql.copy_binary import HEADER, TRAILER, binary_documents
 from airflow_provider_connect.connectors.postgresql.copy_text import lines, parts, text_field, text_rows
+from airflow_provider_connect.connectors.postgresql.document_columns import columns_of
+from airflow_provider_connect.connectors.postgresql.evolution import (
+    evolve,
+    missing,
+    wanted_of,
+    wanted_of_columns,
+    wanted_of_documents,
+)
 from airflow_provider_connect.connectors.postgresql.merge import Refused, merge_columns, merge_documents
 from airflow_provider_connect.connectors.postgresql.stage import DOCUMENT, GONE, NUMBER, Stage
-from airflow_provider_connect.connectors.postgresql.table import Column
+from airflow_provider_connect.connectors.postgresql.table import Column, Table, find_table
 from airflow_provider_connect.connectors.postgresql.target import Target
 from airflow_provider_connect.connectors.postgresql.tombstones import filled
 from airflow_provider_connect.engine.batch import COLUMNS, Batch
@@ -31,7 +41,9 @@ class Loading:
     """One flush. After an error, `cancel` and roll back; its rows are gone."""
 
     def __init__(self, connection: Connection, target: Target) -> None:
-        self._connection, self._target = connection, target
+        self._connection, self.target = connection, target
+        """Where rows go; a table that evolves is another one after `write`."""
+        self._described: bytes | None = None
         self._copy: CopyIn | None = None
         self._statement = ""
         self._binary = False
@@ -47,8 +59,8 @@ class Loading:
         self._batches += 1
         if batch.format == _JSON:
             self._write_documents(batch.rows)
-        elif self._target.document_column is not None:
-            raise Fatal(f"'{self._target.table.name}' takes JSON documents, not '{batch.format}'")
+        elif self.target.document_column is not None:
+            raise Fatal(f"'{self.target.table.name}' takes JSON documents, not '{batch.format}'")
         elif batch.format == _COPY_TEXT:
             self._write_copy_text(batch.rows)
         elif batch.format == _COPY_BINARY:
@@ -60,7 +72,7 @@ class Loading:
         self._rows += len(batch)
 
     def _write_documents(self, rows: pa.RecordBatch) -> None:
-        target = self._target
+        target = self.target
         column = target.document_column
         documents = rows.column("value").cast(pa.binary())
         if column is not None and target.upsert is None:
@@ -76,14 +88,40 @@ class Loading:
                 raise InvalidRecord(f"{len(nulls)} rows: {reason}", rows=dict.fromkeys(nulls, reason))
             gone = documents.is_null()
             documents = filled(documents, rows.column("key").cast(pa.binary()), target.key)
+        if column is None:
+            pairs = columns_of(documents, target) if gone is None else None
+            if pairs is None and target.evolving and self._evolve(lambda table: wanted_of_documents(rows, table)):
+                target = self.target
+                pairs = columns_of(documents, target) if gone is None else None
+            if pairs is not None:
+                self._write_pairs(pairs)
+                return
         stage = Stage.of_documents()
         statement = f"COPY {stage.sql} ({NUMBER}, {GONE}, {DOCUMENT}) FROM STDIN (FORMAT binary)"
         self._staged(stage, statement, lambda: merge_documents(self._connection, target, stage), binary=True)
         self._send(binary_documents(documents, True, self._rows, gone))
 
+    def _evolve(self, wanted: Callable[[Table], list[Wanted]]) -> bool:
+        """Give the table what it lacks; whether that was anything. Rows that were sent before are merged first."""
+        if not missing(self.target.table, wanted(self.target.table)):
+            return False
+        self._end_copy()
+        self.target = replace(self.target, table=evolve(self._connection, self.target.table, wanted))
+        return True
+
+    def _evolve_as_described(self, rows: pa.RecordBatch) -> None:
+        """The same for rows as another server sends them; all of a flush are mostly described alike."""
+        described = (rows.schema.metadata or {}).get(b"columns")
+        if self.target.evolving and described != self._described:
+            self._end_copy()
+            needed = wanted_of(self._connection, rows, self.target.table)
+            self._evolve(lambda table: needed)
+            self._described = described
+
     def _write_copy_text(self, rows: pa.RecordBatch) -> None:
+        self._evolve_as_described(rows)
         names = [column["name"] for column in _described(rows)]
-        columns = self._target.columns_named(names, "add it, or select other columns")
+        columns = self.target.columns_named(names, "add it, or select other columns")
         documents = _without_nulls(rows)
         if None in columns:
             kept = [index for index, column in enumerate(columns) if column is not None]
@@ -92,7 +130,13 @@ class Loading:
         self._write_text(documents, [column for column in columns if column is not None])
 
     def _write_copy_binary(self, rows: pa.RecordBatch) -> None:
-        target, described = self._target, [(column["name"], column["oid"]) for column in _described(rows)]
+        self._evolve_as_described(rows)
+        if self.target.evolving and self._copy is None:
+            # Another lane may widen a column at any time until we have locked the table.
+            run(self._connection, f"LOCK TABLE {self.target.table.name.sql} IN ROW EXCLUSIVE MODE")
+            table = find_table(self._connection, self.target.table.name)
+            self.target = replace(self.target, table=table or self.target.table)
+        target, described = self.target, [(column["name"], column["oid"]) for column in _described(rows)]
         if reason := target.refuses_tuples(described):
             # What `accepts` looked at is no longer so; nothing in a tuple would tell the server.
             raise Fatal(f"rows do not fit '{target.table.name}' as they are: {reason}; start the flow again")
@@ -102,8 +146,14 @@ class Loading:
         self._send(parts(documents)[1])
 
     def _write_columns(self, rows: pa.RecordBatch) -> None:
-        columns = self._target.columns_named(rows.schema.names, "add it, or drop the column with a transform")
+        if self.target.evolving:
+            self._evolve(lambda table: wanted_of_columns(rows, table))
+            rows = rows.select([f.name for f in rows.schema if f.type != pa.null() or self.target.table.column(f.name)])
+        columns = self.target.columns_named(rows.schema.names, "add it, or drop the column with a transform")
         pairs = [(column, values) for column, values in zip(columns, rows.columns, strict=True) if column is not None]
+        self._write_pairs(pairs)
+
+    def _write_pairs(self, pairs: list[tuple[Column, pa.Array]]) -> None:
         try:
             fields = [text_field(values, column.is_json) for column, values in pairs]
         except pa.ArrowInvalid as error:
@@ -111,7 +161,7 @@ class Loading:
         self._write_text(text_rows(fields), [column for column, _ in pairs])
 
     def _write_text(self, rows: pa.Array, columns: list[Column]) -> None:
-        target, names = self._target, [column.name for column in columns]
+        target, names = self.target, [column.name for column in columns]
         if target.upsert is None:
             self._direct(f"COPY {target.table.name.sql} ({listed(names)}) FROM STDIN", binary=False)
         else:

@@ -17,24 +17,23 @@ from airflow_provider_connect.connectors._postgresql.client import (
 )
 from airflow_provider_connect.connectors._postgresql.session_name import session_name
 from airflow_provider_connect.connectors.postgresql.config import PostgreSQLSinkConfig
+from airflow_provider_connect.connectors.postgresql.evolution import wanted_of, wanted_of_server
 from airflow_provider_connect.connectors.postgresql.ledger import CheckpointTable
 from airflow_provider_connect.connectors.postgresql.loading import Loading
-from airflow_provider_connect.connectors.postgresql.merge import columns_statement, documents_statement
 from airflow_provider_connect.connectors.postgresql.query import look_up
 from airflow_provider_connect.connectors.postgresql.source import PostgreSQLSource
-from airflow_provider_connect.connectors.postgresql.stage import Stage
-from airflow_provider_connect.connectors.postgresql.table import (
-    Column,
-    Table,
-    create_document_table,
-    document_key,
-    find_table,
-    missing_table,
+from airflow_provider_connect.connectors.postgresql.table import Column
+from airflow_provider_connect.connectors.postgresql.target import Target
+from airflow_provider_connect.connectors.postgresql.target_lookup import (
+    check_conflict_key,
+    create_target,
+    find_target,
+    may_create,
+    schema_of,
 )
-from airflow_provider_connect.connectors.postgresql.target import Target, Upsert
 from airflow_provider_connect.engine.batch import COLUMNS, Batch, Checkpoint
 from airflow_provider_connect.engine.connector import SinkContext, Source, TransactionalSink
-from airflow_provider_connect.engine.errors import ConnectError, Fatal, FlowError, InvalidRecord, Retryable
+from airflow_provider_connect.engine.errors import ConnectError, Fatal, InvalidRecord, Retryable
 
 _SAVEPOINT = "connect_flush"
 
@@ -49,8 +48,10 @@ class PostgreSQLSink(TransactionalSink[PostgreSQLSinkConfig]):
 
     A document table (see `table` of the configuration) takes JSON documents; a null document becomes a NULL. A typed
     table takes rows of COPY text as they are, columns, and JSON documents whose fields go to the columns of their
-    names; there a null document is refused. From a source whose columns have the very types of the table's, it takes
-    the tuples of binary COPY.
+    names. From a source whose columns have the very types of the table's, it takes the tuples of binary COPY.
+
+    A null document is stored as NULL in a document table and refused by a typed one; in an upsert it deletes. A table
+    that is created typed (`evolution`) has no columns before the first rows are written.
     """
 
     config_type: ClassVar[type[PostgreSQLSinkConfig]] = PostgreSQLSinkConfig
@@ -59,7 +60,8 @@ class PostgreSQLSink(TransactionalSink[PostgreSQLSinkConfig]):
         super().__init__(config)
         self._connection: Connection | None = None
         self._ledger: CheckpointTable | None = None
-        self._target: Target
+        self._target: Target | None = None
+        self._stale = False
         self._takes_tuples = False
         self._reset()
 
@@ -75,14 +77,15 @@ class PostgreSQLSink(TransactionalSink[PostgreSQLSinkConfig]):
         self._name = session_name(context.flow)
         with connect(self.config.access, self._name) as connection:
             try:
-                table = self._find_or_create(connection)
-                ledger = CheckpointTable(table.name.schema or "public", context.flow)
+                self._target = find_target(connection, self.config) or self._create_for(context.source, connection)
+                ledger = CheckpointTable(schema_of(connection, self.config, self._target), context.flow)
                 ledger.create(connection)
-                self._target = self._target_in(table)
-                self._check_conflict_key(connection)
+                if self._target is not None:
+                    check_conflict_key(connection, self._target)
             except psycopg.Error as error:
                 raise sort_error(error) from error
-        self._takes_tuples = self._fit_as_they_are(context.source)
+        self._stale = False
+        self._takes_tuples = self._fits_as_it_is(context.source)
         if self._ledger is None or not self._ledger.same(ledger):
             self._ledger = ledger  # else what it owns is kept: after an error we come back as the same owner
         self._connection = connect(self.config.access, self._name)
@@ -100,93 +103,53 @@ class PostgreSQLSink(TransactionalSink[PostgreSQLSinkConfig]):
         return sort_error(error)
 
     def accepts(self) -> tuple[str, ...]:
-        if self._target.document_column is not None:
+        if self._target is not None and self._target.document_column is not None:
             return ("json",)
         return (*(("postgresql-copy-binary",) if self._takes_tuples else ()), "postgresql-copy", COLUMNS, "json")
 
     # --- what is there
 
-    def _find_or_create(self, connection: Connection) -> Table:
-        name = self.config.table_name
-        table = find_table(connection, name)
-        if table is None and self.config.auto_create_table:
-            key = self.config.conflict_columns
-            if self.config.upsert_mode and not key:
-                raise FlowError(
-                    f"upsertMode: the table '{name}' is to be created, so set `conflictKey` to the field(s) of the"
-                    " document that identify a row"
-                )
-            create_document_table(connection, name, key, self.config.soft_delete_column)
-            table = find_table(connection, name)
-        if table is None:
-            raise missing_table(connection, name, "create it, or set `autoCreateTable: true`")
-        return table
+    def _create_for(self, source: Source[Any] | None, connection: Connection) -> Target | None:
+        """The table for the rows of a source that says beforehand which columns it has; None if there is none such."""
+        columns = self._columns_of(source)
+        if columns is None or not self.config.creates_typed:
+            return None
+        described = [(column.name, column.type, oid) for column, (_, oid) in columns]
+        return create_target(connection, self.config, wanted_of_server(connection, described))
 
-    def _target_in(self, table: Table) -> Target:
-        config = self.config
-        document = table.document_column(besides=config.soft_delete_column)
-        if config.document_column is not None:
-            document = table.column(config.document_column)
-            if document is None or not document.is_json:
-                problem = "is not json or jsonb" if document is not None else "is missing"
-                raise Fatal(f"documentColumn: '{config.document_column}' of '{table.name}' {problem}")
-        upsert = self._upsert_in(table, document) if config.upsert_mode else None
-        return Target(table, document, upsert, config.ignore_unknown_columns)
-
-    def _upsert_in(self, table: Table, document: Column | None) -> Upsert:
-        config = self.config
-        key = config.conflict_columns or (table.primary_key if document is None else ())
-        if not key:
-            what = "the field(s) of the document" if document is not None else "the column(s)"
-            raise Fatal(f"upsertMode: set `conflictKey` to {what} that identify a row of '{table.name}'")
-        mark = None
-        if config.soft_delete_column is not None:
-            mark = table.column(config.soft_delete_column)
-            if mark is None or not (mark.type == "boolean" or mark.type.startswith(("timestamp", "date"))):
-                problem = f"is {mark.type}, but must be a timestamp or boolean" if mark is not None else "is missing"
-                raise Fatal(f"softDeleteColumn: '{config.soft_delete_column}' of '{table.name}' {problem}")
-        return Upsert(key, config.upsert_version_column, mark)
-
-    def _fit_as_they_are(self, source: Source[Any] | None) -> bool:
-        """Whether the rows of `source` can stay what its server sends, binary, on their way into the table."""
-        if (
-            not isinstance(source, PostgreSQLSource)
-            or self._target.document_column is not None
-            or self._target.upsert is not None
-        ):
-            return False
+    def _columns_of(self, source: Source[Any] | None) -> list[tuple[Column, tuple[str, int]]] | None:
+        if not isinstance(source, PostgreSQLSource) or source.config.raw_mode:
+            return None
         try:
             with connect(source.config.access, f"{self._name} source"[:63], read_only=True) as connection:
-                return self._target.refuses_tuples(look_up(connection, source.config).types) is None
+                reading = look_up(connection, source.config)
+                return list(zip(reading.columns, reading.types, strict=True))
         except (ConnectError, psycopg.Error):
-            return False  # that is for the source to tell
+            return None  # that is for the source to tell
 
-    def _check_conflict_key(self, connection: Connection) -> None:
-        """The server judges whether a unique index fits, by planning the very statement."""
-        target, upsert = self._target, self._target.upsert
-        if upsert is None:
-            return
-        table = target.table
-        if target.document_column is not None:
-            stage = Stage.of_documents()
-            stage.create(connection)
-            statement = documents_statement(target, stage)
-            index = document_key(upsert.key, f'"{target.document_column.name}"')
-        else:
-            names = [*upsert.key, *([upsert.version] if upsert.version is not None else [])]
-            remedy = "name columns of the table in `conflictKey` and `upsertVersionColumn`"
-            columns = [column for column in target.columns_named(names, remedy) if column is not None]
-            stage = Stage.of_columns(columns)
-            stage.create(connection)
-            statement = columns_statement(target, stage, columns)
-            index = ", ".join(f'"{name}"' for name in upsert.key)
-        try:
-            run(connection, f"EXPLAIN {statement}")
-        except psycopg.errors.InvalidColumnReference as error:
-            raise Fatal(
-                f"upsertMode: no unique index of '{table.name}' covers conflictKey {', '.join(upsert.key)}; create one:"
-                f" CREATE UNIQUE INDEX ON {table.name.sql} ({index})"
-            ) from error
+    def _fits_as_it_is(self, source: Source[Any] | None) -> bool:
+        """Whether the rows of `source` can stay what its server sends, binary, on their way into the table."""
+        target = self._target
+        if target is None or target.document_column is not None or target.upsert is not None:
+            return False
+        columns = self._columns_of(source)
+        return columns is not None and target.refuses_tuples([sent for _, sent in columns]) is None
+
+    def _ready_target(self, batch: Batch) -> Target | None:
+        """The target, created or looked up again if it has to be; None if there is no table, and nothing to write."""
+        connection = self._writer()
+        if self._target is not None and not self._stale:
+            return self._target
+        # What a rolled back transaction had changed is no longer so.
+        self._target = find_target(connection, self.config)
+        self._stale = False
+        if self._target is None:
+            with connect(self.config.access, self._name) as aside:
+                wanted = wanted_of(aside, batch.rows, None)
+                if batch.format == "json" and not may_create(wanted, batch.rows, self.config):
+                    return None
+                self._target = create_target(aside, self.config, wanted)
+        return self._target
 
     # --- rows
 
@@ -194,9 +157,13 @@ class PostgreSQLSink(TransactionalSink[PostgreSQLSinkConfig]):
         connection = self._writer()
         try:
             if self._loading is None:
+                target = self._ready_target(batch)
+                if target is None:
+                    return
                 self._begin_flush(connection)
-                self._loading = Loading(connection, self._target)
+                self._loading = Loading(connection, target)
             self._loading.write(batch)
+            self._target = self._loading.target
         except Exception as error:
             self._undo_flush(error)
 
@@ -226,6 +193,7 @@ class PostgreSQLSink(TransactionalSink[PostgreSQLSinkConfig]):
 
     def _undo_flush(self, error: Exception) -> NoReturn:
         """Throw away what was written since the last flush, and raise the error, sorted."""
+        self._stale = self.config.creates_typed
         loading, self._loading = self._loading, None
         sorted_error = sort_error(error)
         if isinstance(error, psycopg.Error) and isinstance(sorted_error, InvalidRecord) and loading is not None:
@@ -254,6 +222,7 @@ class PostgreSQLSink(TransactionalSink[PostgreSQLSinkConfig]):
         connection, loading = self._connection, self._loading
         in_transaction = self._in_transaction
         self._reset()
+        self._stale = self.config.creates_typed
         if connection is None or connection.closed:
             return
         try:

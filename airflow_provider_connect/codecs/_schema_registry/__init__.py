@@ -1,0 +1,1 @@
+"""Values framed as Confluent's serialisers frame them, with schemas from a schema registry."""

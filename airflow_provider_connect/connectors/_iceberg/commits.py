@@ -1,0 +1,103 @@
+"""Commits: data files and properties of a table in one step, and only on top of the snapshot that we have seen."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table, TableProperties
+from pyiceberg.table.update import AssertTableUUID
+from pyiceberg.utils.properties import property_as_bool
+
+from airflow_provider_connect.connectors._iceberg.errors import UncertainCommit, sort_error
+from airflow_provider_connect.engine.errors import Retryable
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 12
+_LONGEST_PAUSE = 3.0
+
+Properties = Mapping[str, str]
+
+
+class TableCommits:
+    """The table as we last saw it, and what we add to it."""
+
+    def __init__(self, catalog: Catalog, identifier: tuple[str, ...]) -> None:
+        self._catalog, self._identifier = catalog, identifier
+        self._expired_at = time.monotonic()
+        self.refresh()
+
+    def refresh(self) -> Table:
+        """Look at the table anew, also for fresh credentials of its store."""
+        self.table = self._catalog.load_table(self._identifier)
+        self.seen_at = time.monotonic()
+        return self.table
+
+    def append(self, files: Sequence[DataFile], change: Callable[[Properties], Properties]) -> Properties:
+        """Add `files` and what `change` makes of the table's properties as one snapshot; the properties after it.
+
+        `change` is called again, with the properties that others have left, after each conflict; it may raise.
+        Retryable if nothing of it has happened, UncertainCommit if nobody knows.
+        """
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                time.sleep(random.uniform(0.2, 1.0) * min(0.05 * 2**attempt, _LONGEST_PAUSE))
+                self.refresh()
+            changed = change(self.table.properties)
+            if any(file.spec_id != self.table.metadata.default_spec_id for file in files):
+                raise Retryable(f"the partitions of {self._name} were changed meanwhile; its files are written anew")
+            if self._commit(files, changed):
+                return self.table.properties
+        raise Retryable(f"{self._name} was changed by others in each of {ATTEMPTS} attempts to commit")
+
+    def _commit(self, files: Sequence[DataFile], changed: Properties) -> bool:
+        """Whether it was still the snapshot that we have seen."""
+        table = self.table
+        transaction = table.transaction()
+        update = transaction.update_snapshot()
+        merging = property_as_bool(
+            table.properties,
+            TableProperties.MANIFEST_MERGE_ENABLED,
+            TableProperties.MANIFEST_MERGE_ENABLED_DEFAULT,
+        )
+        producer = update.merge_append() if merging else update.fast_append()
+        for file in files:
+            producer.append_data_file(file)
+        producer.commit()  # writes the manifests
+        transaction.set_properties(dict(changed))
+        # Not the transaction's own commit, which after a conflict tries again and does not ask whether we are owner.
+        requirements = (*transaction._requirements, AssertTableUUID(uuid=table.metadata.table_uuid))
+        try:
+            table._do_commit(updates=transaction._updates, requirements=requirements)
+        except CommitFailedException:
+            producer._clean_all_uncommitted()
+            return False
+        except Exception as error:
+            told = sort_error(error)
+            if isinstance(told, Retryable):
+                raise UncertainCommit(f"the commit to {self._name} got no clear answer: {told}") from error
+            raise told from error
+        return True
+
+    def expire(self, hours: float, every_seconds: float = 3600.0) -> None:
+        """Forget snapshots older than `hours`, if the last time is long enough ago. A failure is only logged."""
+        if time.monotonic() - self._expired_at < every_seconds:
+            return
+        self._expired_at = time.monotonic()
+        try:
+            table = self._catalog.load_table(self._identifier)
+            table.maintenance.expire_snapshots().older_than(datetime.now(UTC) - timedelta(hours=hours)).commit()
+            self.refresh()
+        except Exception as error:
+            log.warning("could not expire snapshots of %s: %s", self._name, sort_error(error))
+
+    @property
+    def _name(self) -> str:
+        return ".".join(self._identifier)

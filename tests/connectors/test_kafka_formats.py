@@ -1,0 +1,530 @@
+"""Kafka in formats that need a schema, on a real broker, a real schema registry and a real PostgreSQL."""
+
+import json
+import logging
+import threading
+import time
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pyarrow as pa
+import pytest
+from pydantic import ValidationError
+
+from airflow_provider_connect.codecs._schema_registry.client import Schema, SchemaRegistry, UnknownSchema
+from airflow_provider_connect.connectors.kafka import KafkaSource
+from airflow_provider_connect.connectors.kafka.config import KafkaSinkConfig, KafkaSourceConfig
+from airflow_provider_connect.engine.batch import documents
+from airflow_provider_connect.engine.errors import ConnectError, Fatal, FlowError, InvalidRecord, Retryable
+from airflow_provider_connect.engine.flow import DataFlow
+from airflow_provider_connect.engine.worker import Worker
+from tests.avro_cases import written
+from tests.services.process import free_port
+from tests.services.proxy import TcpProxy
+
+ORDER = {
+    "type": "record",
+    "name": "Order",
+    "namespace": "shop",
+    "fields": [
+        {"name": "id", "type": "long"},
+        {"name": "note", "type": ["null", "string"], "default": None},
+        {"name": "price", "type": {"type": "bytes", "logicalType": "decimal", "precision": 10, "scale": 2}},
+        {"name": "at", "type": {"type": "long", "logicalType": "timestamp-micros"}},
+        {"name": "tags", "type": {"type": "array", "items": "string"}},
+    ],
+}
+AT = datetime(2024, 2, 29, 12, 30, 15, 123456, tzinfo=UTC)
+
+
+def order(number, **others):
+    note = None if number % 3 else f"n{number}\t\\"
+    return {
+        "id": number,
+        "note": note,
+        "price": Decimal(number) / 4,
+        "at": AT,
+        "tags": ["a", "b"][: number % 3],
+    } | others
+
+
+def framed(schema_id, *values):
+    return [b"\0" + schema_id.to_bytes(4, "big") + value for value in values]
+
+
+def flow(source, sink, **spec):
+    name = f"f-{time.monotonic_ns()}"
+    head = {"apiVersion": "dataflow.dataflow.io/v1", "kind": "DataFlow", "metadata": {"name": name}}
+    return DataFlow.load({**head, "spec": {"mode": "drain", "source": source, "sink": sink, **spec}})
+
+
+def run(source, sink, **spec):
+    made = flow(source, sink, **spec)
+    return Worker(made.plan(), made.limits()).run()
+
+
+@pytest.fixture
+def kafka_part(kafka):
+    def part(topic, **config):
+        return {"type": "kafka", "kafka": {"brokers": [kafka.bootstrap_servers], "topic": topic, **config}}
+
+    return part
+
+
+@pytest.fixture
+def avro(schema_registry, kafka_part):
+    def part(topic, **config):
+        return kafka_part(topic, format="avro", schemaRegistry={"url": schema_registry.url}, **config)
+
+    return part
+
+
+@pytest.fixture
+def table(postgresql):
+    made = []
+
+    def create(columns):
+        made.append(postgresql.unique_name("formats"))
+        postgresql.execute(f"CREATE TABLE {made[-1]} ({columns})")
+        config = {"connectionString": postgresql.dsn, "table": made[-1], "batchSize": 500}
+        return made[-1], {"type": "postgresql", "postgresql": config}
+
+    yield create
+    for name in made:
+        postgresql.execute(f"DROP TABLE {name}")
+
+
+def filled(kafka, schema_registry, schema, values, partitions=2):
+    """A topic of framed records; its name and the schema's id."""
+    topic = kafka.create_topic(partitions)
+    schema_id = schema_registry.register(f"{topic}-value", schema)
+    kafka.produce(topic, framed(schema_id, *written(schema, values)))
+    return topic, schema_id
+
+
+# --- from Kafka
+
+
+def test_into_a_typed_table_and_again_nothing(kafka, schema_registry, postgresql, avro, table):
+    topic, _ = filled(kafka, schema_registry, ORDER, [order(n) for n in range(1_000)])
+    name, sink = table("id bigint PRIMARY KEY, note text, price numeric(10,2), at timestamptz, tags text[]")
+    made = flow(avro(topic), sink, parallelism=2)
+    for records in (1_000, 0):  # the second run finds the positions of the first
+        assert Worker(made.plan(), made.limits()).run().records == records
+    rows = postgresql.execute(f"SELECT id, note, price, at, tags FROM {name} ORDER BY id")
+    assert [dict(zip(("id", "note", "price", "at", "tags"), row, strict=True)) for row in rows] == [
+        order(n) for n in range(1_000)
+    ]
+
+
+def test_into_documents_with_metadata_around(kafka, schema_registry, postgresql, avro, table):
+    topic, _ = filled(kafka, schema_registry, ORDER, [order(3)], partitions=1)
+    name, sink = table("data jsonb")
+    run(avro(topic), sink)
+    run(avro(topic, rawMode=True, consumerGroup=kafka.unique_name("g")), sink)
+    plain, raw = (row for (row,) in postgresql.execute(f"SELECT data FROM {name}"))
+    wanted = {"id": 3, "note": "n3\t\\", "price": 0.75, "at": "2024-02-29T12:30:15.123456Z", "tags": []}
+    assert plain == wanted
+    assert raw["value"] == wanted
+    assert {"offset": 0, "partition": 0, "key": None, "topic": topic}.items() <= raw["_metadata"].items()
+    assert abs(raw["_metadata"]["timestamp"] / 1000 - time.time()) < 600
+
+
+def test_schemas_that_change_within_a_batch(kafka, schema_registry, postgresql, avro, table):
+    topic, first = filled(kafka, schema_registry, ORDER, [order(1)], partitions=1)
+    later = json.loads(json.dumps(ORDER))
+    later["fields"][0]["type"] = "double"
+    later["fields"].insert(0, {"name": "channel", "type": "string", "default": "?"})
+    del later["fields"][-1]
+    second = schema_registry.register(f"{topic}-value", later)
+    newer = [order(n, channel="web") for n in (2, 4)]
+    kafka.produce(topic, framed(second, *written(later, newer)))
+    kafka.produce(topic, [*framed(first, *written(ORDER, [order(5)])), (b"k", None)])
+    codec = KafkaSourceConfig.model_validate(avro(topic)["kafka"]).codec()
+    values = [record.value for record in kafka.consume_all(topic)]
+    rows = codec.decode(documents(pa.array(values, pa.binary()), "avro"))
+    assert rows.schema.names == ["channel", "id", "note", "price", "at", "tags"]
+    assert rows.column("channel").to_pylist() == [None, "web", "web", None, None]
+    assert rows.column("id").to_pylist() == [1.0, 2.0, 4.0, 5.0, None]
+    assert rows.column("tags").to_pylist() == [["a"], None, None, ["a", "b"], None]
+    # What was seen once stays, whatever the next batch holds; and another codec sees each record alike.
+    assert codec.decode(documents(pa.array(values[:1], pa.binary()), "avro")).schema == rows.schema
+    name, sink = table("id numeric, channel text, tags text[]")
+    run(avro(topic), sink, transformations=[{"type": "select", "select": {"fields": ["id", "channel", "tags"]}}])
+    found = postgresql.execute(f"SELECT id, channel, tags FROM {name} WHERE id IS NOT NULL ORDER BY id")
+    assert found == [(1, None, ["a"]), (2, "web", None), (4, "web", None), (5, None, ["a", "b"])]
+
+
+def test_a_schema_to_read_with(kafka, schema_registry, avro):
+    topic, _ = filled(kafka, schema_registry, ORDER, [order(7)], partitions=1)
+    reader = {"type": "record", "name": "Order", "namespace": "shop", "fields": [
+        {"name": "number", "type": "double", "aliases": ["id"]},
+        {"name": "channel", "type": "string", "default": "shop"},
+    ]}  # fmt: skip
+    codec = KafkaSourceConfig.model_validate(avro(topic, avroSchema=json.dumps(reader))["kafka"]).codec()
+    (record,) = kafka.consume_all(topic)
+    rows = codec.decode(documents(pa.array([record.value]), "avro"))
+    assert rows.to_pylist() == [{"number": 7.0, "channel": "shop"}]
+
+
+def test_one_kind_of_record_after_the_other(schema_registry, avro):
+    """Types that nothing holds in common become text."""
+    ids = [
+        schema_registry.register(
+            schema_registry.unique_name(),
+            {"type": "record", "name": "R", "fields": [{"name": "id", "type": kind}, {"name": name, "type": "int"}]},
+        )
+        for kind, name in (("long", "x"), ("string", "y"))
+    ]
+    codec = KafkaSourceConfig.model_validate(avro("t")["kafka"]).codec()
+    values = framed(ids[0], b"\x02\x04") + framed(ids[1], b"\x02a\x06")
+    assert codec.decode(documents(pa.array(values), "avro")).to_pylist() == [
+        {"id": "1", "y": None, "x": 2},
+        {"id": "a", "y": 3, "x": None},
+    ]
+
+
+def test_what_cannot_be_decoded_becomes_a_dead_letter(kafka, schema_registry, postgresql, avro, kafka_part, table):
+    topic, schema_id = filled(kafka, schema_registry, ORDER, [order(n) for n in range(50)], partitions=1)
+    (good,) = written(ORDER, [order(50)])
+    wrong = [
+        (b'{"id": 1}', "looks like JSON"),
+        (b"\0\0", "too few for the frame"),
+        (b"\1" + bytes(16) + good, "in a header"),
+        (framed(schema_id, good[:-1])[0], "ends within tags"),
+        (framed(schema_id, good + b"x")[0], "1 bytes are left over"),
+        (framed(2_000_000_000, good)[0], "no schema with the id 2000000000"),
+    ]
+    for value, _ in wrong:
+        kafka.produce(topic, [value, *framed(schema_id, good)])
+    letters = kafka.create_topic()
+    name, sink = table("id bigint, note text, price numeric(10,2), at timestamptz, tags text[]")
+    summary = run(avro(topic), sink, errors=kafka_part(letters))
+    assert (summary.records, summary.dead_letters) == (62, 6)
+    assert postgresql.execute(f"SELECT count(*), count(DISTINCT id) FROM {name}") == [(56, 51)]
+    told = [json.loads(record.value)["error"] for record in kafka.consume_all(letters)]
+    for letter, (_, reason) in zip(told, wrong, strict=True):
+        assert reason in letter["message"]
+    assert [letter["metadata"]["offset"] for letter in told] == [50, 52, 54, 56, 58, 60]
+
+
+def test_without_an_errors_sink_the_record_is_named(kafka, schema_registry, avro, table):
+    topic, _ = filled(kafka, schema_registry, ORDER, [order(1)], partitions=1)
+    kafka.produce(topic, [b"junk, and more"])
+    _, sink = table("id bigint, note text, price numeric(10,2), at timestamptz, tags text[]")
+    with pytest.raises(Fatal, match=rf"record {topic}:0:1 was refused: .*begins with the byte 106"):
+        run(avro(topic), sink)
+
+
+# --- one schema that is given
+
+
+@pytest.mark.parametrize("how", ["text", "file", "secret"])
+def test_bare_records_of_one_schema(how, kafka, postgresql, kafka_part, table, tmp_path, monkeypatch):
+    topic = kafka.create_topic()
+    kafka.produce(topic, written(ORDER, [order(n) for n in range(10)]))
+    text = json.dumps(ORDER)
+    (tmp_path / "order.avsc").write_text(text)
+    monkeypatch.setenv("AIRFLOW_CONN_ORDER_SCHEMA", json.dumps({"conn_type": "generic", "extra": {"order.avsc": text}}))
+    given = {
+        "text": {"avroSchema": text},
+        "file": {"avroSchemaFile": str(tmp_path / "order.avsc")},
+        "secret": {"avroSchemaSecretRef": {"name": "order_schema", "key": "order.avsc"}},
+    }[how]
+    name, sink = table("id bigint, note text, price numeric(10,2), at timestamptz, tags text[]")
+    run(kafka_part(topic, format="avro", **given), sink)
+    assert postgresql.execute(f"SELECT sum(id), sum(price) FROM {name}") == [(45, Decimal("11.25"))]
+
+
+def test_the_file_is_read_when_rows_are(tmp_path):
+    config = KafkaSourceConfig.model_validate(
+        {"brokers": "k", "topic": "t", "format": "avro", "avroSchemaFile": str(tmp_path / "none.avsc")}
+    )
+    codec = KafkaSource(config).codec(config.encoding)
+    with pytest.raises(FlowError, match=r"avroSchemaFile: .*none.avsc' cannot be read"):
+        codec.decode(documents(pa.array([b"x"]), "avro"))
+
+
+def test_everything_about_the_registry_may_be_a_secret(
+    kafka, schema_registry, postgresql, kafka_part, table, monkeypatch
+):
+    topic, _ = filled(kafka, schema_registry, ORDER, [order(3)])
+    secret = {"conn_type": "generic", "login": "u", "password": "p", "extra": {"url": schema_registry.url}}
+    monkeypatch.setenv("AIRFLOW_CONN_REGISTRY", json.dumps(secret))
+    name, sink = table("data jsonb")
+    registry = {
+        "urlSecretRef": {"name": "registry", "key": "url"},
+        "basicAuth": {
+            "usernameSecretRef": {"name": "registry", "key": "login"},
+            "passwordSecretRef": {"name": "registry", "key": "password"},
+        },
+    }
+    run(kafka_part(topic, format="avro", schemaRegistry=registry), sink)
+    assert postgresql.execute(f"SELECT data->>'id' FROM {name}") == [("3",)]
+
+
+# --- to Kafka
+
+
+def rows_of(postgresql, name, **config):
+    return {"type": "postgresql", "postgresql": {"connectionString": postgresql.dsn, "table": name, **config}}
+
+
+def decoded(kafka, avro, topic):
+    values = [record.value for record in kafka.consume_all(topic)]
+    codec = KafkaSourceConfig.model_validate(avro(topic)["kafka"]).codec()
+    return codec.decode(documents(pa.array(values, pa.binary()), "avro"))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "subject"), [("topic", "{}-value"), ("record", "shop.Row"), ("topic-record", "{}-shop.Row")]
+)
+def test_columns_are_registered_and_written(strategy, subject, kafka, schema_registry, postgresql, avro, table):
+    name, _ = table("id bigint PRIMARY KEY, price numeric(10,2), at timestamptz, ok boolean, tags text[], d date")
+    postgresql.execute(
+        f"INSERT INTO {name} SELECT n, n / 4.0, timestamptz '2024-02-29 12:00Z', n % 2 = 0, ARRAY['a'], date '2024-02-29'"
+        f" FROM generate_series(1, 3) n UNION ALL SELECT 4, NULL, NULL, NULL, NULL, NULL"
+    )
+    topic = kafka.create_topic()
+    record = f"shop.Row{time.monotonic_ns()}" if strategy != "topic" else "shop.Row"
+    run(rows_of(postgresql, name), avro(topic, subjectNames=strategy, recordName=record))
+    wanted = subject.format(topic).replace("shop.Row", record)
+    assert wanted in schema_registry.subjects()
+    made = json.loads(schema_registry.ask("GET", f"/subjects/{wanted}/versions/latest")["schema"])
+    assert f"{made.get('namespace', '')}.{made['name']}".strip(".") == record
+    rows = decoded(kafka, avro, topic).to_pylist()
+    assert [row["id"] for row in rows] == [1, 2, 3, 4]
+    assert rows[0] == {
+        "id": 1,
+        "price": Decimal("0.25"),
+        "at": datetime(2024, 2, 29, 12, tzinfo=UTC),
+        "ok": False,
+        "tags": ["a"],
+        "d": datetime(2024, 2, 29).date(),
+    }
+    assert set(rows[3].values()) == {4, None}
+
+
+def test_the_same_registry_passes_bytes_on(kafka, schema_registry, avro):
+    topic, _ = filled(kafka, schema_registry, ORDER, [order(n) for n in range(20)], partitions=1)
+    kafka.produce(topic, [b"junk", (b"k", None)])
+    target = kafka.create_topic()
+    run(avro(topic), avro(target))
+    given, got = (kafka.consume_all(each) for each in (topic, target))
+    assert [(r.key, r.value) for r in got] == [(r.key, r.value) for r in given]
+    assert f"{target}-value" not in schema_registry.subjects()
+
+
+def test_another_registry_gets_schemas_of_its_own(kafka, schema_registry, kafka_part, avro):
+    topic, schema_id = filled(kafka, schema_registry, ORDER, [order(n) for n in range(20)], partitions=1)
+    target = kafka.create_topic()
+    other = schema_registry.url.replace("127.0.0.1", "localhost")
+    run(avro(topic), kafka_part(target, format="avro", schemaRegistry={"url": other}))
+    values = [record.value for record in kafka.consume_all(target)]
+    assert {int.from_bytes(value[1:5], "big") for value in values}.isdisjoint({schema_id})
+    assert f"{target}-value" in schema_registry.subjects()
+    assert decoded(kafka, avro, target).to_pylist() == decoded(kafka, avro, topic).to_pylist()
+
+
+def test_json_becomes_avro_with_keys_and_a_schema_that_grows(kafka, schema_registry, avro, kafka_part):
+    topic, target = kafka.create_topic(), kafka.create_topic()
+    for document in (b'{"a": 1}', b'{"a": 2, "b": "x"}', b'{"b": "y"}'):
+        kafka.produce(topic, [(b"k", document)])
+        run(kafka_part(topic, consumerGroup=f"g-{topic}"), avro(target))
+    assert [record.key for record in kafka.consume_all(target)] == [b"k"] * 3
+    assert decoded(kafka, avro, target).to_pylist() == [
+        {"a": 1, "b": None},
+        {"a": 2, "b": "x"},
+        {"a": None, "b": "y"},
+    ]
+    assert schema_registry.ask("GET", f"/subjects/{target}-value/versions") == [1, 2]
+
+
+def test_a_given_schema_is_written(kafka, schema_registry, avro, kafka_part):
+    topic, target, letters = kafka.create_topic(), kafka.create_topic(), kafka.create_topic()
+    given = {"type": "record", "name": "G", "fields": [{"name": "id", "type": "long"}, {"name": "e", "type": {
+        "type": "enum", "name": "E", "symbols": ["A", "B"]}}]}  # fmt: skip
+    kafka.produce(topic, [b'{"id": 1, "e": "A", "more": 1}', b'{"id": 2, "e": "X"}', b'{"id": 3, "e": "B"}'])
+    sink = avro(target, avroSchema=json.dumps(given))
+    summary = run(kafka_part(topic), sink, errors=kafka_part(letters))
+    assert summary.dead_letters == 1
+    assert decoded(kafka, avro, target).to_pylist() == [{"id": 1, "e": "A"}, {"id": 3, "e": "B"}]
+    (letter,) = kafka.consume_all(letters)
+    assert "'X', which is none of the symbols" in json.loads(letter.value)["error"]["message"]
+
+
+def test_only_schemas_that_are_there_and_compatible(kafka, schema_registry, avro, kafka_part):
+    topic, target = kafka.create_topic(), kafka.create_topic()
+    kafka.produce(topic, [b'{"a": 1}'])
+    with pytest.raises(Fatal, match=rf"lacks this schema in subject '{target}-value'.*autoRegister"):
+        run(kafka_part(topic), avro(target, autoRegister=False))
+    schema = {"type": "record", "name": "R", "fields": [{"name": "a", "type": ["null", "long"], "default": None}]}
+    schema_registry.register(f"{target}-value", schema)
+    run(kafka_part(topic), avro(target, autoRegister=False))
+    assert decoded(kafka, avro, target).to_pylist() == [{"a": 1}]
+    schema_registry.set_compatibility(f"{target}-value", "FULL")
+    other = {"type": "record", "name": "R", "fields": [{"name": "a", "type": "long"}, {"name": "b", "type": "string"}]}
+    kafka.produce(topic, [b'{"a": 1, "b": "x"}'])
+    with pytest.raises(Fatal, match=r"refuses a new schema of subject .*incompatible with the earlier ones"):
+        run(kafka_part(topic), avro(target, avroSchema=json.dumps(other)))
+    assert len(kafka.consume_all(target)) == 1
+
+
+# --- the registry itself
+
+
+def test_a_registry_that_comes_back(kafka, schema_registry, postgresql, kafka_part, table):
+    topic, _ = filled(kafka, schema_registry, ORDER, [order(n) for n in range(30)])
+    port = free_port()
+    host, own = schema_registry.url.removeprefix("http://").split("/")[0].split(":")
+    url = schema_registry.url.replace(f"{host}:{own}", f"127.0.0.1:{port}")
+    name, sink = table("data jsonb")
+    retry = {"attempts": 20, "firstSeconds": 0.1, "longestSeconds": 0.2}
+    made = flow(kafka_part(topic, format="avro", schemaRegistry={"url": url}), sink, retry=retry)
+    worker = Worker(made.plan(), made.limits())
+    found = []
+    thread = threading.Thread(target=lambda: found.append(worker.run()))
+    thread.start()
+    time.sleep(1.0)
+    assert postgresql.execute(f"SELECT count(*) FROM {name}") == [(0,)]
+    with TcpProxy((host, int(own)), port=port):
+        thread.join(30)
+    assert [summary.records for summary in found] == [30]
+    assert postgresql.execute(f"SELECT count(*), count(DISTINCT data->>'id') FROM {name}") == [(30, 30)]
+
+
+def test_what_the_registry_answers_is_sorted(schema_registry):
+    registry = SchemaRegistry([schema_registry.url])
+    assert "subject" in registry.check()
+    with pytest.raises(UnknownSchema, match="no schema with the id 1999999999"):
+        registry.schema(1_999_999_999)
+    assert registry.latest("no-such-subject") is None
+    with pytest.raises(Fatal, match=r"schemaRegistry.url"):
+        SchemaRegistry([schema_registry.url + "/nowhere"]).check()
+    with pytest.raises(Retryable, match="does not answer"):
+        SchemaRegistry([f"http://127.0.0.1:{free_port()}"]).check()
+    with pytest.raises(Fatal, match="422"):
+        registry.register(schema_registry.unique_name(), Schema("AVRO", "{not a schema"))
+    # A node that is down is no matter while another one answers.
+    assert SchemaRegistry([f"http://127.0.0.1:{free_port()}", schema_registry.url]).check()
+
+
+def test_schemas_may_refer_to_others(schema_registry):
+    inner, outer = (schema_registry.unique_name(name) for name in ("inner", "outer"))
+    schema_registry.register(inner, {"type": "enum", "name": "shop.Kind", "symbols": ["A", "B"]})
+    schema = {"type": "record", "name": "shop.O", "fields": [{"name": "k", "type": "shop.Kind"}]}
+    reference = {"name": "shop.Kind", "subject": inner, "version": 1}
+    schema_id = schema_registry.register(outer, schema, references=[reference])
+    config = {"brokers": "k", "topic": "t", "format": "avro", "schemaRegistry": {"url": schema_registry.url}}
+    codec = KafkaSourceConfig.model_validate(config).codec()
+    assert codec.decode(documents(pa.array(framed(schema_id, b"\x02")), "avro")).to_pylist() == [{"k": "B"}]
+
+
+def test_a_schema_without_columns_stops_the_flow(schema_registry):
+    schema = {"type": "record", "name": "Node", "fields": [{"name": "next", "type": ["null", "Node"]}]}
+    schema_id = schema_registry.register(schema_registry.unique_name(), schema)
+    config = {"brokers": "k", "topic": "t", "format": "avro", "schemaRegistry": {"url": schema_registry.url}}
+    codec = KafkaSourceConfig.model_validate(config).codec()
+    with pytest.raises(Fatal, match=rf"schema {schema_id} .*'Node' contains itself"):
+        codec.decode(documents(pa.array(framed(schema_id, b"\x00")), "avro"))
+
+
+def test_certificates_are_verified(schema_registry_server, authority, caplog, monkeypatch):
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+    def registry(**tls):
+        described = {"url": schema_registry_server.tls_url, **({"tls": tls} if tls else {})}
+        config = {"brokers": "k", "topic": "t", "format": "avro", "schemaRegistry": described}
+        return KafkaSourceConfig.model_validate(config).schema_registry.client()
+
+    with pytest.raises(Fatal, match=r"not trusted: .*schemaRegistry.tls.ca"):
+        registry().check()
+    assert registry(ca=authority.cert).check()
+    assert registry(caFile=str(authority.cert_file)).check()
+    assert registry(insecureSkipVerify=False, caFile=str(authority.cert_file)).check()
+    with caplog.at_level(logging.WARNING):
+        assert registry(insecureSkipVerify=True).check()
+    assert "insecureSkipVerify" in caplog.text
+    with pytest.raises(Fatal, match=r"`schemaRegistry.tls` cannot be used"):
+        registry(ca="-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n").check()
+    wrong_name = schema_registry_server.tls_url.replace("127.0.0.1", "127.0.0.2")
+    client = SchemaRegistry([wrong_name], tls=registry(ca=authority.cert).tls)
+    with pytest.raises(ConnectError):
+        client.check()
+
+
+def test_the_test_button_asks_the_registry_too(kafka, schema_registry, avro, kafka_part):
+    topic = kafka.create_topic()
+    assert "subject" in KafkaSource(KafkaSourceConfig.model_validate(avro(topic)["kafka"])).check()
+    closed = f"http://127.0.0.1:{free_port()}"
+    part = kafka_part(topic, format="avro", schemaRegistry={"url": closed})
+    with pytest.raises(Retryable, match="schema registry"):
+        KafkaSource(KafkaSourceConfig.model_validate(part["kafka"])).check()
+
+
+# --- configuration
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"format": "avro"}, "format 'avro' needs 'schemaRegistry', or else 'avroSchema' or 'avroSchemaFile'"),
+        ({"format": "avro", "avroSchema": '"int"', "avroSchemaFile": "x"}, "keep one"),
+        ({"avroSchema": '"int"'}, "'avroSchema' is for format 'avro'"),
+        ({"format": "avro", "schemaRegistry": {"url": "registry:8081"}}, "schemaRegistry.url"),
+        ({"format": "avro", "schemaRegistry": {"url": "https://user:secret@registry"}}, "schemaRegistry.url"),
+        ({"format": "avro", "schemaRegistry": {}}, "schemaRegistry.url"),
+        ({"format": "avro", "schemaRegistry": {"url": "http://r", "basicAuth": {"username": "u"}}}, "password"),
+        ({"format": "avro", "schemaRegistry": {"url": "http://r", "tls": {"ca": "a", "caFile": "b"}}}, "'caFile'"),
+        ({"format": "avro", "schemaRegistry": {"url": "http://r", "tls": {"certFile": "a"}}}, "'keyFile'"),
+        ({"format": "xml"}, "format"),
+    ],
+)
+def test_a_wrong_format_says_what_is_wrong(settings, message):
+    for model in (KafkaSourceConfig, KafkaSinkConfig):
+        with pytest.raises(ValidationError) as raised:
+            model.model_validate({"brokers": "k", "topic": "t", **settings})
+        assert message in str(raised.value).replace("\n", " ")
+        assert "secret" not in str(raised.value)
+
+
+def test_what_the_bytes_mean_is_in_the_name():
+    def encoding(model=KafkaSourceConfig, **settings):
+        return model.model_validate({"brokers": "k", "topic": "t", "format": "avro", **settings}).encoding
+
+    account = {"username": "u", "password": "secret"}
+    a = encoding(schemaRegistry={"url": "https://a/", "basicAuth": account})
+    assert a == "avro@https://a" == encoding(KafkaSinkConfig, schemaRegistry={"url": "https://a"})
+    own = encoding(KafkaSinkConfig, schemaRegistry={"url": "https://a"}, avroSchema='"int"')
+    names = {
+        a,
+        own,
+        encoding(schemaRegistry={"url": "https://b"}),
+        encoding(avroSchema='"int"'),
+        encoding(avroSchema='"long"'),
+    }
+    names |= {encoding(avroSchemaFile="x.avsc"), encoding(schemaRegistry={"url": "https://a"}, rawMode=True)}
+    assert len(names) == 7
+    with pytest.raises(InvalidRecord):
+        KafkaSourceConfig.model_validate(
+            {"brokers": "k", "topic": "t", "format": "avro", "avroSchema": '"int"'}
+        ).codec().decode(documents(pa.array([b""]), "avro"))
+
+
+def test_a_connection_fills_the_registry(monkeypatch):
+    extra = {
+        "schema_registry_url": "https://r",
+        "schema_registry_username": "u",
+        "schema_registry_password": "secret",
+        "schema_registry_ca": "-----BEGIN CERTIFICATE-----",
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_K", json.dumps({"conn_type": "connect_kafka", "host": "k:9092", "extra": extra}))
+    made = flow(
+        {"type": "kafka", "kafka": {"connection": "k", "topic": "t", "format": "avro"}},
+        {"type": "kafka", "kafka": {"connection": "k", "topic": "u"}},
+    )
+    registry = made.plan().source().config.schema_registry
+    assert (registry.url, registry.basic_auth.username) == ("https://r", "u")
+    assert registry.basic_auth.password.get_secret_value() == "secret"
+    assert "secret" not in repr(registry)
