@@ -15,6 +15,7 @@ import yaml
 
 from tests.benchmarks import latency, measure
 from tests.benchmarks.paths import PATHS, KafkaToPostgreSQL, Path
+from tests.benchmarks.paths_avro import AVRO_PATHS
 from tests.benchmarks.paths_iceberg import ICEBERG_PATHS
 from tests.services.kafka import Kafka
 from tests.services.kafka_server import KafkaServer
@@ -22,7 +23,7 @@ from tests.services.postgresql import PostgreSQL
 from tests.services.postgresql_server import PostgreSQLServer
 
 MB = 1024 * 1024
-PATHS.update({path.name: path for path in ICEBERG_PATHS})
+PATHS.update({path.name: path for path in (*ICEBERG_PATHS, *AVRO_PATHS)})
 COLUMNS = ("path", "rows", "rows_per_s", "raw_rows_per_s", "ratio", "peak_rss_mb", "cpu_seconds")
 
 
