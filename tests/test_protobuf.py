@@ -195,6 +195,8 @@ COLUMNS = {
     "ok": pa.array([False, None]),
     "raw": pa.array([b"\0\xff", None], pa.binary()),
     "at": pa.array([1709209815123456, None], pa.timestamp("us", tz="UTC")),
+    "before": pa.array([-1, -1_000_000], pa.timestamp("us", tz="UTC")),
+    "all": pa.array([[0, -1], [None][:0]], pa.list_(pa.timestamp("us", tz="UTC"))),
     "tags": pa.array([["a", ""], None]),
     "inner": pa.array([{"x": 1, "deep": [{"y": "z"}]}, None]),
     "kinds": pa.array([[("k", 1)], None], pa.map_(pa.string(), pa.int64())),
@@ -247,6 +249,29 @@ def test_rows_that_the_schema_does_not_take_are_named():
 def test_columns_that_protobuf_does_not_have(columns, why):
     with pytest.raises(FlowError, match=why):
         writer().schema_for(pa.RecordBatch.from_pydict(columns).schema, None)
+
+
+def test_columns_into_the_types_of_others():
+    text = """syntax = "proto3"; import "google/protobuf/wrappers.proto"; import "google/protobuf/struct.proto";
+      enum E { A = 0; B = 1; } message M { google.protobuf.StringValue s = 1; E e = 2; google.protobuf.Struct more = 3;
+      int64 i = 4; M deep = 5; }"""
+    rows = pa.RecordBatch.from_pydict(
+        {
+            "s": ["x", None],
+            "e": ["B", "A"],
+            "i": ["7", "8"],
+            "deep": [{"s": "y", "i": 1}, None],
+            "more": [{"a": 1}, None],
+        }
+    )
+    bodies = writer().write(rows, text).to_pylist()
+    back, refused = ProtobufReader(Schema("PROTOBUF", text)).read(values_of(*bodies))
+    assert refused == {}
+    assert back.select(["s", "e", "i", "more"]).to_pylist() == [
+        {"s": "x", "e": "B", "i": 7, "more": '{"a": 1.0}'},
+        {"s": None, "e": "A", "i": 8, "more": None},
+    ]
+    assert back.column("deep").to_pylist() == ['{"s": "y", "i": "1"}', None]  # a message within itself
 
 
 def test_a_float_is_exact():

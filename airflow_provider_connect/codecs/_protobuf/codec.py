@@ -13,6 +13,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor  # type: igno
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from airflow_provider_connect.codecs._protobuf import messages
+from airflow_provider_connect.codecs._protobuf.arguments import arguments
 from airflow_provider_connect.codecs._protobuf.derive import plain_type, proto_of, with_fields
 from airflow_provider_connect.codecs._schema_registry.client import Schema
 from airflow_provider_connect.codecs._schema_registry.columns import merged, woven
@@ -61,7 +62,7 @@ class ProtobufReader:
 
 
 class ProtobufWriter:
-    """Writes columns as messages of a schema that grows with them, by way of Protobuf's JSON."""
+    """Writes columns as messages of a schema that grows with them."""
 
     kind = "PROTOBUF"
 
@@ -83,17 +84,22 @@ class ProtobufWriter:
 
     def write(self, columns: pa.RecordBatch, schema: str) -> pa.Array:
         """One message per row. InvalidRecord for rows that the schema does not take."""
-        cls = messages.message_class(self._type(schema))
+        kind = self._type(schema)
+        cls = messages.message_class(kind)
         plain = [column.cast(plain_type(column.type)) for column in columns.columns]
         fields = [field.with_type(column.type) for field, column in zip(columns.schema, plain, strict=True)]
         rows = pa.RecordBatch.from_arrays(plain, schema=pa.schema(fields))
         refused: dict[int, str] = {}
         found: list[bytes] = []
-        for index, text in enumerate(self._documents.encode(rows).column("value").to_pylist()):
+        for index, values in enumerate(arguments(kind, rows)):
             try:
-                found.append(b"\0" + json_format.Parse(text, cls()).SerializeToString())
-            except (json_format.ParseError, ValueError) as error:
-                refused[index] = f"the record does not fit the Protobuf schema: {error}"
+                found.append(b"\0" + cls(**values).SerializeToString())
+            except (TypeError, ValueError):
+                try:  # slower, and less particular
+                    (text,) = self._documents.encode(rows.slice(index, 1)).column("value").to_pylist()
+                    found.append(b"\0" + json_format.Parse(text, cls()).SerializeToString())
+                except (json_format.ParseError, ValueError) as error:
+                    refused[index] = f"the record does not fit the Protobuf schema: {error}"
         if refused:
             raise InvalidRecord(f"{len(refused)} records do not fit the Protobuf schema", rows=refused)
         return pa.array(found, pa.binary())
