@@ -6,6 +6,7 @@ import threading
 import time
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -18,6 +19,7 @@ from airflow_provider_connect.connectors.kafka.config import KafkaSinkConfig, Ka
 from airflow_provider_connect.engine.batch import documents
 from airflow_provider_connect.engine.errors import ConnectError, Fatal, FlowError, InvalidRecord, Retryable
 from airflow_provider_connect.engine.flow import DataFlow
+from airflow_provider_connect.engine.plan import Limits
 from airflow_provider_connect.engine.worker import Worker
 from tests.avro_cases import written
 from tests.services.process import free_port
@@ -207,6 +209,17 @@ def test_what_cannot_be_decoded_becomes_a_dead_letter(kafka, schema_registry, po
     for letter, (_, reason) in zip(told, wrong, strict=True):
         assert reason in letter["message"]
     assert [letter["metadata"]["offset"] for letter in told] == [50, 52, 54, 56, 58, 60]
+
+
+def test_a_refused_record_in_the_very_first_batch(schema_registry, avro):
+    codec = KafkaSourceConfig.model_validate(avro("t")["kafka"]).codec()
+    schema_id = schema_registry.register(schema_registry.unique_name(), ORDER)
+    (good,) = framed(schema_id, *written(ORDER, [order(1)]))
+    with pytest.raises(InvalidRecord) as raised:
+        codec.decode(documents(pa.array([good, b"junk!"]), "avro"))
+    assert list(raised.value.rows) == [1]
+    assert codec.decode(documents(pa.array([good]), "avro")).column("id").to_pylist() == [1]
+    assert codec.decode(documents(pa.array([None], pa.binary()), "avro")).column("id").to_pylist() == [None]
 
 
 def test_without_an_errors_sink_the_record_is_named(kafka, schema_registry, avro, table):
@@ -627,3 +640,28 @@ def test_a_format_that_is_not_what_the_registry_has(schema_registry, kafka_part)
             KafkaSourceConfig.model_validate({"brokers": "k", "topic": "t", "format": format_})
     with pytest.raises(ValidationError, match="validateDocuments is for format 'json-schema'"):
         KafkaSourceConfig.model_validate({"brokers": "k", "topic": "t", "validateDocuments": True})
+
+
+# --- the example
+
+
+def test_the_example_runs(kafka, schema_registry, postgresql, monkeypatch):
+    text = (Path(__file__).parents[2] / "dags" / "kafka-avro-to-postgresql.yaml").read_text()
+    topic, _ = filled(kafka, schema_registry, ORDER, [order(n) for n in range(20)])
+    kafka.produce(topic, [b"no Avro"])
+    name, letters = postgresql.unique_name("orders"), kafka.unique_name("refused")
+    for given, own in (("orders-avro", topic), ("orders_typed", name), ("orders-refused", letters)):
+        text = text.replace(given, own)
+    extra = {"schema_registry_url": schema_registry.url}
+    host, port = kafka.bootstrap_servers.split(":")
+    broker = {"conn_type": "connect_kafka", "host": host, "port": int(port), "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_ORDERS_KAFKA", json.dumps(broker))
+    monkeypatch.setenv("AIRFLOW_CONN_ORDERS_POSTGRESQL", postgresql.dsn)
+    postgresql.execute(f"CREATE TABLE {name} (id bigint, note text, price numeric(10,2), at timestamptz, tags text[])")
+    try:
+        summary = Worker(DataFlow.load(text).plan(), Limits("drain")).run()
+        assert (summary.records, summary.dead_letters) == (21, 1)
+        assert postgresql.execute(f"SELECT count(*), sum(price) FROM {name}") == [(20, Decimal("47.50"))]
+        assert len(kafka.consume_all(letters)) == 1
+    finally:
+        postgresql.execute(f"DROP TABLE {name}")
