@@ -4,6 +4,7 @@ import json
 import logging
 import threading
 import time
+from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -22,8 +23,10 @@ from airflow_provider_connect.engine.flow import DataFlow
 from airflow_provider_connect.engine.plan import Limits
 from airflow_provider_connect.engine.worker import Worker
 from tests.avro_cases import written
+from tests.services.keycloak import CONNECTOR, CONNECTOR_SECRET
 from tests.services.process import free_port
 from tests.services.proxy import TcpProxy
+from tests.services.schema_registry_server import Authentication, SchemaRegistryServer
 
 ORDER = {
     "type": "record",
@@ -665,3 +668,35 @@ def test_the_example_runs(kafka, schema_registry, postgresql, monkeypatch):
         assert len(kafka.consume_all(letters)) == 1
     finally:
         postgresql.execute(f"DROP TABLE {name}")
+
+
+# --- a registry that wants to know who asks
+
+
+@pytest.fixture(scope="module")
+def guarded(keycloak):
+    """A registry whose accounts are the clients of Keycloak."""
+    authentication = Authentication(keycloak.issuer, keycloak.token_url, CONNECTOR, CONNECTOR_SECRET)
+    with closing(SchemaRegistryServer(authentication=authentication)) as server:
+        yield server
+
+
+def test_with_user_name_and_password(guarded, kafka, postgresql, kafka_part, table, monkeypatch):
+    def part(topic, secret, **config):
+        registry = {"url": guarded.url, "basicAuth": {"username": CONNECTOR, **secret}}
+        return kafka_part(topic, format="avro", schemaRegistry=registry, **config)
+
+    monkeypatch.setenv("AIRFLOW_CONN_REGISTRY", json.dumps({"conn_type": "generic", "password": CONNECTOR_SECRET}))
+    secret = {"passwordSecretRef": {"name": "registry", "key": "password"}}
+    source, topic = kafka.create_topic(), kafka.create_topic()
+    kafka.produce(source, [b'{"a": 1}'])
+    run(kafka_part(source), part(topic, secret))
+    name, sink = table("a bigint")
+    run(part(topic, secret), sink)
+    assert postgresql.execute(f"SELECT a FROM {name}") == [(1,)]
+    for wrong in ({"password": "wrong-one"}, None):
+        registry = {"url": guarded.url, **({"basicAuth": {"username": CONNECTOR, **wrong}} if wrong else {})}
+        refused = kafka_part(topic, format="avro", consumerGroup=kafka.unique_name("g"), schemaRegistry=registry)
+        with pytest.raises(Fatal, match=r"401.*check `schemaRegistry.basicAuth`") as raised:
+            run(refused, sink)
+        assert "wrong-one" not in str(raised.value)
