@@ -22,6 +22,7 @@ from airflow_provider_connect.engine.component import Role
 from airflow_provider_connect.engine.errors import FlowError
 from airflow_provider_connect.engine.models import key_of, mark_of, model_of, takes
 from airflow_provider_connect.engine.offer import Offer, offer
+from airflow_provider_connect.get_provider_info import CONNECTION_TYPES
 
 _PARTS = {
     "host": "Host",
@@ -172,7 +173,7 @@ def _connection(name: str, models: list[type[BaseModel]]) -> list[str]:
     lines = [
         "## Connection",
         "",
-        f"`connection: <id>` in the block takes an Airflow connection of the type `connect_{name.replace('-', '_')}`;",
+        f"`connection: <id>` in the block takes an Airflow connection of the type `{_connection_type(name)}`;",
         "outside Airflow it is read from `AIRFLOW_CONN_<ID>`, a URI or JSON. What the block says itself comes first.",
         "Any field can also be given as `<key>SecretRef: {name: <id>, key: <part>}`, which comes before both.",
         "",
@@ -183,6 +184,13 @@ def _connection(name: str, models: list[type[BaseModel]]) -> list[str]:
         shown = f"Extra `{part.removeprefix('extra.')}`" if part.startswith("extra.") else _PARTS.get(part, part)
         lines.append(f"| {shown} | {', '.join(f'`{key}`' for key in keys)} |")
     return lines
+
+
+def _connection_type(name: str) -> str:
+    """The connection type of a connector: its own, or that of the one whose name its own begins with."""
+    own = f"connect_{name.replace('-', '_')}"
+    known = [known["connection-type"] for known in json.loads(CONNECTION_TYPES.read_text(encoding="utf-8"))]
+    return max((type_ for type_ in known if own == type_ or own.startswith(f"{type_}_")), key=len, default=own)
 
 
 def _unwrapped(text: str) -> str:

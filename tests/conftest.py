@@ -12,7 +12,7 @@ from tests.services.clickhouse import ClickHouse
 from tests.services.clickhouse_server import ClickHouseServer
 from tests.services.kafka import Kafka
 from tests.services.kafka_server import KafkaServer, Listener
-from tests.services.keycloak import Keycloak
+from tests.services.keycloak import SHORTLIVED, Keycloak
 from tests.services.keycloak_server import KeycloakServer
 from tests.services.nessie import Nessie
 from tests.services.nessie_server import NessieServer
@@ -42,6 +42,7 @@ SERVICE_FIXTURES = {
     "postgresql_proxy",
     "schema_registry",
     "schema_registry_server",
+    "oauth_kafka",
     "secure_kafka",
     "trino",
     "trino_schemas",
@@ -83,13 +84,6 @@ def kafka(request: pytest.FixtureRequest) -> Kafka:
     return Kafka(bootstrap_servers or request.getfixturevalue("kafka_server").bootstrap_servers)
 
 
-@pytest.fixture(scope="session")
-def secure_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
-    """A second broker, with a listener for each kind of TLS and SASL."""
-    with closing(start_or_skip(lambda: SecureKafka(tmp_path_factory.mktemp("certificates")))) as server:
-        yield server
-
-
 @pytest.fixture
 def kafka_proxy(kafka_server: KafkaServer) -> Iterator[TcpProxy]:
     """A proxy in front of the broker `kafka_server`: all connections of clients that start at its address use it."""
@@ -127,6 +121,13 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture(scope="session")
+def secure_kafka(authority: Authority) -> Iterator[SecureKafka]:
+    """A second broker, with a listener for each kind of TLS and SASL."""
+    with closing(start_or_skip(lambda: SecureKafka(authority))) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def keycloak_server(authority: Authority) -> Iterator[KeycloakServer]:
     """A Keycloak on this machine, by HTTP and by HTTPS; it has to run when the test ends."""
     certificate = authority.server(name="keycloak")
@@ -140,6 +141,13 @@ def keycloak(request: pytest.FixtureRequest) -> Keycloak:
     """Keycloak, from `CONNECT_TEST_KEYCLOAK` (its base URL) or started here."""
     url = os.environ.get("CONNECT_TEST_KEYCLOAK")
     return Keycloak(url or request.getfixturevalue("keycloak_server").url)
+
+
+@pytest.fixture(scope="session")
+def oauth_kafka(authority: Authority, keycloak: Keycloak) -> Iterator[SecureKafka]:
+    """As `secure_kafka`, with listeners for those who have a token of Keycloak."""
+    with closing(start_or_skip(lambda: SecureKafka(authority, keycloak.jwks_url, [SHORTLIVED]))) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -247,7 +247,14 @@ def test_sample_blocks(name: str):
         assert (config.batch_size, config.upsert_mode, config.conflict_key) == (100, True, "id")
 
 
-@pytest.mark.parametrize("missing", ["clickhouse", "trino", "nessie"])
+def test_sample_kafka_to_clickhouse():
+    config = DataFlow.load(completed("kafka-to-clickhouse")).plan(nothing).sink().config
+    assert (config.access.protocol, config.access.host, config.access.port) == ("native", "clickhouse", 9000)
+    assert (config.table, config.batch_size, config.auto_create_table) == ("output_table", 100, True)
+    assert config.batch_flush_interval_seconds == 10
+
+
+@pytest.mark.parametrize("missing", ["trino", "nessie"])
 def test_samples_of_connectors_that_are_not_there(missing: str):
     from airflow_provider_connect.engine import registry
 

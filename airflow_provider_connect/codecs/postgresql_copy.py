@@ -83,8 +83,10 @@ class PostgresqlCopy(Codec):
             return _decode(documents, fields)
         except (pa.ArrowInvalid, ValueError) as error:
             rows = refused_rows(lambda part: _decode(part, fields), documents, error)
-            reason = f"not COPY text of {_names(fields)}: {error}"
-            raise InvalidRecord(f"{len(rows)} of {documents.num_rows} rows are {reason}", rows=rows or None) from error
+            rows = {index: _reason(documents.slice(index, 1), fields) or reason for index, reason in rows.items()}
+            first = next(iter(rows.values()), str(error))
+            message = f"{len(rows)} of {documents.num_rows} rows cannot be read as {_names(fields)}: {first}"
+            raise InvalidRecord(message, rows=rows or None) from error
 
     def encode(self, columns: pa.RecordBatch) -> pa.RecordBatch:
         """Not possible: FlowError."""
@@ -98,6 +100,24 @@ def codec() -> Codec:
 
 def _names(fields: list[pa.Field]) -> str:
     return ", ".join(f"'{field.name}'" for field in fields)
+
+
+def _reason(row: pa.RecordBatch, fields: list[pa.Field]) -> str | None:
+    """Which value of a refused row is the wrong one, where it is that."""
+    value = row.column("value")[0].as_py()
+    texts = value.split(b"\t") if value is not None else []
+    if len(texts) != len(fields):
+        return f"the row has {len(texts)} fields, not {len(fields)}" if value is not None else None
+    for field, text in zip(fields, texts, strict=True):
+        try:
+            _decode(row.set_column(row.schema.get_field_index("value"), "value", pa.array([text])), [field])
+        except (pa.ArrowInvalid, ValueError):
+            shown = text[:40].decode(errors="replace")
+            return (
+                f"column '{field.name}' holds {shown!r}, which {field.type} has no value for; to have such values,"
+                f" select the column as text (`{field.name}::text` in `query`)"
+            )
+    return None
 
 
 def _decode(documents: pa.RecordBatch, fields: list[pa.Field]) -> pa.RecordBatch:

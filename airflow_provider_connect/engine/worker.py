@@ -198,6 +198,7 @@ class Worker:
         except Exception as error:
             log.debug("flow=%s lag is unknown: %s", self._plan.flow, error)
             self._lag = None
+            self.metrics.set_lag_bytes(None)
         if self._lag is not None:
             self.metrics.set_lag(self._lag)
 

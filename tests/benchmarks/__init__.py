@@ -14,6 +14,6 @@ After each run the target is counted; one lost, repeated or spoilt record fails 
 * `ratio`: ours by raw.
 * `peak_rss_mb`, `cpu_seconds`: of our process, from its start to its end, as the kernel counts them.
 
-Modules: `dataset`: the records. `paths`, `paths_…`: what is measured. `raw`: the loops. `measure`: a process and what it used.
-`latency`: first record, and from the source's timestamp to the commit.
+Modules: `dataset`: the records. `paths`, `paths_…`: what is measured. `raw`: the loops. `measure`: a process and what
+it used. `latency`: first record, and from the source's timestamp to the commit.
 """

@@ -15,14 +15,17 @@ import yaml
 
 from tests.benchmarks import latency, measure
 from tests.benchmarks.paths import PATHS, KafkaToPostgreSQL, Path
+from tests.benchmarks.paths_avro import AVRO_PATHS
+from tests.benchmarks.paths_clickhouse import CLICKHOUSE_PATHS
 from tests.benchmarks.paths_iceberg import ICEBERG_PATHS
+from tests.benchmarks.paths_trino import TRINO_PATHS
 from tests.services.kafka import Kafka
 from tests.services.kafka_server import KafkaServer
 from tests.services.postgresql import PostgreSQL
 from tests.services.postgresql_server import PostgreSQLServer
 
 MB = 1024 * 1024
-PATHS.update({path.name: path for path in ICEBERG_PATHS})
+PATHS.update({path.name: path for path in (*ICEBERG_PATHS, *AVRO_PATHS, *TRINO_PATHS, *CLICKHOUSE_PATHS)})
 COLUMNS = ("path", "rows", "rows_per_s", "raw_rows_per_s", "ratio", "peak_rss_mb", "cpu_seconds")
 
 

@@ -4,11 +4,14 @@ import json
 import logging
 import threading
 import time
+from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import ValidationError
 
 from airflow_provider_connect.codecs._schema_registry.client import Schema, SchemaRegistry, UnknownSchema
@@ -17,10 +20,13 @@ from airflow_provider_connect.connectors.kafka.config import KafkaSinkConfig, Ka
 from airflow_provider_connect.engine.batch import documents
 from airflow_provider_connect.engine.errors import ConnectError, Fatal, FlowError, InvalidRecord, Retryable
 from airflow_provider_connect.engine.flow import DataFlow
+from airflow_provider_connect.engine.plan import Limits
 from airflow_provider_connect.engine.worker import Worker
 from tests.avro_cases import written
+from tests.services.keycloak import CONNECTOR, CONNECTOR_SECRET
 from tests.services.process import free_port
 from tests.services.proxy import TcpProxy
+from tests.services.schema_registry_server import Authentication, SchemaRegistryServer
 
 ORDER = {
     "type": "record",
@@ -208,6 +214,17 @@ def test_what_cannot_be_decoded_becomes_a_dead_letter(kafka, schema_registry, po
     assert [letter["metadata"]["offset"] for letter in told] == [50, 52, 54, 56, 58, 60]
 
 
+def test_a_refused_record_in_the_very_first_batch(schema_registry, avro):
+    codec = KafkaSourceConfig.model_validate(avro("t")["kafka"]).codec()
+    schema_id = schema_registry.register(schema_registry.unique_name(), ORDER)
+    (good,) = framed(schema_id, *written(ORDER, [order(1)]))
+    with pytest.raises(InvalidRecord) as raised:
+        codec.decode(documents(pa.array([good, b"junk!"]), "avro"))
+    assert list(raised.value.rows) == [1]
+    assert codec.decode(documents(pa.array([good]), "avro")).column("id").to_pylist() == [1]
+    assert codec.decode(documents(pa.array([None], pa.binary()), "avro")).column("id").to_pylist() == [None]
+
+
 def test_without_an_errors_sink_the_record_is_named(kafka, schema_registry, avro, table):
     topic, _ = filled(kafka, schema_registry, ORDER, [order(1)], partitions=1)
     kafka.produce(topic, [b"junk, and more"])
@@ -282,8 +299,8 @@ def decoded(kafka, avro, topic):
 def test_columns_are_registered_and_written(strategy, subject, kafka, schema_registry, postgresql, avro, table):
     name, _ = table("id bigint PRIMARY KEY, price numeric(10,2), at timestamptz, ok boolean, tags text[], d date")
     postgresql.execute(
-        f"INSERT INTO {name} SELECT n, n / 4.0, timestamptz '2024-02-29 12:00Z', n % 2 = 0, ARRAY['a'], date '2024-02-29'"
-        f" FROM generate_series(1, 3) n UNION ALL SELECT 4, NULL, NULL, NULL, NULL, NULL"
+        f"INSERT INTO {name} SELECT n, n / 4.0, timestamptz '2024-02-29 12:00Z', n % 2 = 0, ARRAY['a'],"
+        f" date '2024-02-29' FROM generate_series(1, 3) n UNION ALL SELECT 4, NULL, NULL, NULL, NULL, NULL"
     )
     topic = kafka.create_topic()
     record = f"shop.Row{time.monotonic_ns()}" if strategy != "topic" else "shop.Row"
@@ -528,3 +545,158 @@ def test_a_connection_fills_the_registry(monkeypatch):
     assert (registry.url, registry.basic_auth.username) == ("https://r", "u")
     assert registry.basic_auth.password.get_secret_value() == "secret"
     assert "secret" not in repr(registry)
+
+
+# --- Protobuf and JSON Schema
+
+PROTO = """syntax = "proto3";
+package shop;
+import "google/protobuf/timestamp.proto";
+message Order { int64 id = 1; optional string note = 2; google.protobuf.Timestamp at = 3; repeated string tags = 4; }
+"""
+
+
+@pytest.mark.parametrize("format_", ["protobuf", "json-schema"])
+def test_other_formats_there_and_back(format_, kafka, schema_registry, postgresql, kafka_part, table):
+    """PostgreSQL → Kafka → PostgreSQL, typed."""
+    first, _ = table("id bigint PRIMARY KEY, note text, at timestamptz, price double precision, tags text[]")
+    postgresql.execute(
+        f"INSERT INTO {first} SELECT n, CASE WHEN n % 3 > 0 THEN 'n\"' || n END,"
+        f" timestamptz '2024-02-29 12:30:15.123456Z', n / 8.0, ARRAY['a', n::text] FROM generate_series(1, 500) n"
+    )
+    topic = kafka.create_topic(2)
+    registry = {"format": format_, "schemaRegistry": {"url": schema_registry.url}}
+    run(rows_of(postgresql, first), kafka_part(topic, **registry))
+    kind = schema_registry.ask("GET", f"/subjects/{topic}-value/versions/latest")["schemaType"]
+    assert kind == {"protobuf": "PROTOBUF", "json-schema": "JSON"}[format_]
+    second, sink = table("id bigint, note text, at timestamptz, price double precision, tags text[]")
+    validated = {"validateDocuments": True} if format_ == "json-schema" else {}
+    assert run(kafka_part(topic, **registry, **validated), sink).records == 500
+    rows = postgresql.execute(f"SELECT * FROM {second} ORDER BY id")
+    assert rows == postgresql.execute(f"SELECT * FROM {first} ORDER BY id")
+    # The same registry: bytes pass.
+    target = kafka.create_topic()
+    run(kafka_part(topic, consumerGroup=kafka.unique_name("g"), **registry), kafka_part(target, **registry))
+    assert {r.value for r in kafka.consume_all(target)} == {r.value for r in kafka.consume_all(topic)}
+    # Another column: the schema grows, and is found compatible.
+    postgresql.execute(f"ALTER TABLE {first} ADD ok boolean; UPDATE {first} SET ok = true WHERE id = 500")
+    run(rows_of(postgresql, first), kafka_part(topic, **registry))
+    assert schema_registry.ask("GET", f"/subjects/{topic}-value/versions") == [1, 2]
+
+
+def test_protobuf_of_others(kafka, schema_registry, postgresql, kafka_part, table):
+    topic, letters = kafka.create_topic(), kafka.create_topic()
+    schema_id = schema_registry.register(f"{topic}-value", PROTO, "PROTOBUF")
+    at = Timestamp(seconds=1709209815, nanos=123456789).SerializeToString()
+    body = b"\0\x08\x2a\x1a" + bytes([len(at)]) + at + b"\x22\x01a"
+    kafka.produce(topic, [*framed(schema_id, body, b"\0"), framed(schema_id, b"\0\x08")[0], b"{}"])
+    name, sink = table("id bigint, note text, at timestamptz, tags text[]")
+    part = kafka_part(topic, format="protobuf", schemaRegistry={"url": schema_registry.url})
+    assert run(part, sink, errors=kafka_part(letters)).dead_letters == 2
+    assert postgresql.execute(f"SELECT * FROM {name} ORDER BY id") == [
+        (0, None, None, []),
+        (42, None, datetime(2024, 2, 29, 12, 30, 15, 123456, tzinfo=UTC), ["a"]),
+    ]
+
+
+def test_json_schema_of_others(kafka, schema_registry, postgresql, kafka_part, table):
+    topic, letters = kafka.create_topic(), kafka.create_topic()
+    schema = {"type": "object", "properties": {"id": {"type": "integer"}}, "required": ["id"]}
+    schema_id = schema_registry.register(f"{topic}-value", schema, "JSON")
+    kafka.produce(
+        topic,
+        [
+            *framed(schema_id, b'{"id": 1}', b'{"id": "x"}', b"{", b'{"more": [1]}'),
+            *framed(1_999_999_998, b'{"id": 2}'),
+            b'{"id": 3}',
+            (b"k", None),
+        ],
+    )
+    name, sink = table("data jsonb")
+    part = kafka_part(topic, format="json-schema", validateDocuments=True, schemaRegistry={"url": schema_registry.url})
+    assert run(part, sink, errors=kafka_part(letters)).dead_letters == 5
+    assert postgresql.execute(f"SELECT data->>'id' FROM {name} WHERE data->>'id' IS NOT NULL") == [("1",)]
+    told = " ".join(json.loads(record.value)["error"]["message"] for record in kafka.consume_all(letters))
+    for reason in (
+        "$.id: 'x' is not of type 'integer'",
+        "is not JSON",
+        "'id' is a required",
+        "no schema with the id",
+        "looks",
+    ):
+        assert reason in told
+    # Without validation only what is no JSON, or has no frame, is set aside.
+    again = kafka_part(
+        topic, format="json-schema", consumerGroup="other", rawMode=True, schemaRegistry={"url": schema_registry.url}
+    )
+    assert run(again, sink, errors=kafka_part(letters)).dead_letters == 2
+
+
+def test_a_format_that_is_not_what_the_registry_has(schema_registry, kafka_part):
+    schema_id = schema_registry.register(schema_registry.unique_name(), PROTO, "PROTOBUF")
+    part = kafka_part("t", format="avro", schemaRegistry={"url": schema_registry.url})
+    codec = KafkaSourceConfig.model_validate(part["kafka"]).codec()
+    with pytest.raises(InvalidRecord, match=r"of the kind PROTOBUF, not AVRO; check `format`"):
+        codec.decode(documents(pa.array(framed(schema_id, b"\0")), "avro"))
+    for format_ in ("protobuf", "json-schema"):
+        with pytest.raises(ValidationError, match=f"format '{format_}' needs 'schemaRegistry'"):
+            KafkaSourceConfig.model_validate({"brokers": "k", "topic": "t", "format": format_})
+    with pytest.raises(ValidationError, match="validateDocuments is for format 'json-schema'"):
+        KafkaSourceConfig.model_validate({"brokers": "k", "topic": "t", "validateDocuments": True})
+
+
+# --- the example
+
+
+def test_the_example_runs(kafka, schema_registry, postgresql, monkeypatch):
+    text = (Path(__file__).parents[2] / "dags" / "kafka-avro-to-postgresql.yaml").read_text()
+    topic, _ = filled(kafka, schema_registry, ORDER, [order(n) for n in range(20)])
+    kafka.produce(topic, [b"no Avro"])
+    name, letters = postgresql.unique_name("orders"), kafka.unique_name("refused")
+    for given, own in (("orders-avro", topic), ("orders_typed", name), ("orders-refused", letters)):
+        text = text.replace(given, own)
+    extra = {"schema_registry_url": schema_registry.url}
+    host, port = kafka.bootstrap_servers.split(":")
+    broker = {"conn_type": "connect_kafka", "host": host, "port": int(port), "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_ORDERS_KAFKA", json.dumps(broker))
+    monkeypatch.setenv("AIRFLOW_CONN_ORDERS_POSTGRESQL", postgresql.dsn)
+    postgresql.execute(f"CREATE TABLE {name} (id bigint, note text, price numeric(10,2), at timestamptz, tags text[])")
+    try:
+        summary = Worker(DataFlow.load(text).plan(), Limits("drain")).run()
+        assert (summary.records, summary.dead_letters) == (21, 1)
+        assert postgresql.execute(f"SELECT count(*), sum(price) FROM {name}") == [(20, Decimal("47.50"))]
+        assert len(kafka.consume_all(letters)) == 1
+    finally:
+        postgresql.execute(f"DROP TABLE {name}")
+
+
+# --- a registry that wants to know who asks
+
+
+@pytest.fixture(scope="module")
+def guarded(keycloak):
+    """A registry whose accounts are the clients of Keycloak."""
+    authentication = Authentication(keycloak.issuer, keycloak.token_url, CONNECTOR, CONNECTOR_SECRET)
+    with closing(SchemaRegistryServer(authentication=authentication)) as server:
+        yield server
+
+
+def test_with_user_name_and_password(guarded, kafka, postgresql, kafka_part, table, monkeypatch):
+    def part(topic, secret, **config):
+        registry = {"url": guarded.url, "basicAuth": {"username": CONNECTOR, **secret}}
+        return kafka_part(topic, format="avro", schemaRegistry=registry, **config)
+
+    monkeypatch.setenv("AIRFLOW_CONN_REGISTRY", json.dumps({"conn_type": "generic", "password": CONNECTOR_SECRET}))
+    secret = {"passwordSecretRef": {"name": "registry", "key": "password"}}
+    source, topic = kafka.create_topic(), kafka.create_topic()
+    kafka.produce(source, [b'{"a": 1}'])
+    run(kafka_part(source), part(topic, secret))
+    name, sink = table("a bigint")
+    run(part(topic, secret), sink)
+    assert postgresql.execute(f"SELECT a FROM {name}") == [(1,)]
+    for wrong in ({"password": "wrong-one"}, None):
+        registry = {"url": guarded.url, **({"basicAuth": {"username": CONNECTOR, **wrong}} if wrong else {})}
+        refused = kafka_part(topic, format="avro", consumerGroup=kafka.unique_name("g"), schemaRegistry=registry)
+        with pytest.raises(Fatal, match=r"401.*check `schemaRegistry.basicAuth`") as raised:
+            run(refused, sink)
+        assert "wrong-one" not in str(raised.value)

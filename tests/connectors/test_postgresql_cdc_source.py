@@ -262,9 +262,19 @@ class TestUnavailableValues:
             {"id": 3, "small": 0, "large": None, "larger": "both"},
         ]
 
+    def test_a_changed_key_leaves_gaps_that_are_warned_of(self, follow, postgresql, caplog):
+        follower = follow(self.columns, envelope="flat")
+        postgresql.execute(f"ALTER TABLE {follower.name} ALTER large SET STORAGE EXTERNAL")
+        postgresql.execute(f"INSERT INTO {follower.name} SELECT 1, 0, {LARGE}, 'x'")
+        follower.drain()
+        postgresql.execute(f"UPDATE {follower.name} SET id = 2")
+        assert follower.drain() == [({"id": 1}, None), ({"id": 2}, {"id": 2, "small": 0, "larger": "x"})]
+        assert f"table=public.{follower.name} an UPDATE changed the key" in caplog.text
+        assert "REPLICA IDENTITY FULL" in caplog.text
+
     def test_come_from_the_old_row_with_replica_identity_full(self, follow, postgresql):
         follower = follow(self.columns)
-        postgresql.execute(f"ALTER TABLE {follower.name} REPLICA IDENTITY FULL")
+        postgresql.execute(f"ALTER TABLE {follower.name} REPLICA IDENTITY FULL, ALTER large SET STORAGE EXTERNAL")
         postgresql.execute(f"INSERT INTO {follower.name} SELECT 1, 0, {LARGE}, NULL")
         ((large,),) = postgresql.execute(f"SELECT large FROM {follower.name}")
         follower.drain()

@@ -16,7 +16,7 @@ from airflow_provider_connect.testing.crash import crash_at
 from airflow_provider_connect.testing.sink_rows import Record
 from tests.services.process import free_port
 
-LINES_BETWEEN_DEATHS = 67
+LINES_BETWEEN_DEATHS = 149
 PACKAGE = "airflow_provider_connect.connectors.trino"
 
 

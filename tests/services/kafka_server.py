@@ -110,7 +110,14 @@ def download() -> Path:
 class KafkaServer:
     """A Kafka broker of this process, on ports that stay the same over restarts."""
 
-    def __init__(self, listeners: Sequence[Listener] = (), settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        listeners: Sequence[Listener] = (),
+        settings: Mapping[str, str] | None = None,
+        flags: Sequence[str] = (),
+    ) -> None:
+        """`flags`: more arguments for Java."""
+        self._flags = (*HEAP, *flags)
         self.listeners = tuple(listeners) or (Listener("PLAINTEXT"),)
         self._java = find_java()
         self._libraries = download()
@@ -141,7 +148,7 @@ class KafkaServer:
     def start(self) -> None:
         """Start the broker, the first time or after `stop` or `kill`, and wait until it takes requests."""
         flags = self._java.archive_flags(self._archive)
-        self._process.start([*self._java_command(*HEAP, *flags), "kafka.Kafka", self._properties])
+        self._process.start([*self._java_command(*self._flags, *flags), "kafka.Kafka", self._properties])
         self._process.wait_until(lambda: self._process.has_logged("Kafka Server started"), START_SECONDS)
 
     def stop(self) -> None:

@@ -1,7 +1,6 @@
 """A Kafka broker with a listener for each way to get in: TLS, client certificates, SASL over both."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from confluent_kafka.admin import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 
@@ -22,10 +21,14 @@ _PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"
 
 
 class SecureKafka:
-    """The broker, its certificates, and where its listeners are. Whoever comes in plain text may do everything."""
+    """The broker, its certificates, and where its listeners are. Whoever comes in plain text may do everything.
 
-    def __init__(self, folder: Path, others: tuple[Listener, ...] = ()) -> None:
-        self.authority = Authority(folder)
+    With `tokens_of` (the URL of the keys that an OAuth2 server signs its tokens with) there are two more listeners, and
+    the clients named in `clients` may do everything.
+    """
+
+    def __init__(self, authority: Authority, tokens_of: str | None = None, clients: Sequence[str] = ()) -> None:
+        self.authority = authority
         self.client: Certificate = self.authority.client(USER)
         server = self.authority.server()
         elsewhere = self.authority.server("elsewhere.test", name="elsewhere")
@@ -37,13 +40,19 @@ class SecureKafka:
             Listener("SASL", "SASL_PLAINTEXT", settings=_accounts()),
             Listener("SASLTLS", "SASL_SSL", settings={**encrypted, **_accounts()}),
             Listener("ELSEWHERE", "SSL", settings=_encrypted(elsewhere, self.authority)),
-            *others,
         )
+        flags = []
+        if tokens_of is not None:
+            listeners += (
+                Listener("OAUTH", "SASL_PLAINTEXT", settings=_tokens(tokens_of)),
+                Listener("OAUTHTLS", "SASL_SSL", settings={**encrypted, **_tokens(tokens_of)}),
+            )
+            flags = [f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={tokens_of}"]
         settings = {
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            "super.users": f"User:ANONYMOUS;User:{USER};User:CN={USER}",
+            "super.users": ";".join(f"User:{name}" for name in ("ANONYMOUS", USER, f"CN={USER}", *clients)),
         }
-        self.server = KafkaServer(listeners, settings)
+        self.server = KafkaServer(listeners, settings, flags)
         try:
             self.plain = Kafka(self.server.bootstrap_servers)
             """The same broker for what a test does beside what it tests."""
@@ -53,8 +62,8 @@ class SecureKafka:
             raise
 
     def address(self, listener: str, host: str = HOST) -> str:
-        """`host:port` of a listener: PLAINTEXT, TLS, MTLS (wants a client certificate), SASL, SASLTLS, or ELSEWHERE,
-        whose certificate is that of another host."""
+        """`host:port` of a listener: PLAINTEXT, TLS, MTLS (wants a client certificate), SASL, SASLTLS, OAUTH,
+        OAUTHTLS, or ELSEWHERE, whose certificate is that of another host."""
         return f"{host}:{next(x.port for x in self.server.listeners if x.name == listener)}"
 
     def close(self) -> None:
@@ -86,6 +95,21 @@ def _accounts() -> Mapping[str, str]:
         "plain.sasl.jaas.config": f"{_PLAIN}{users};",
         "scram-sha-256.sasl.jaas.config": _SCRAM,
         "scram-sha-512.sasl.jaas.config": _SCRAM,
+    }
+
+
+def _tokens(keys: str) -> Mapping[str, str]:
+    """A session ends with its token, unless the client shows another one in time. A client's name is its principal."""
+    package = "org.apache.kafka.common.security.oauthbearer"
+    return {
+        "sasl.enabled.mechanisms": "OAUTHBEARER",
+        "oauthbearer.sasl.jaas.config": f"{package}.OAuthBearerLoginModule required;",
+        "oauthbearer.sasl.server.callback.handler.class": f"{package}.OAuthBearerValidatorCallbackHandler",
+        "oauthbearer.connections.max.reauth.ms": "3600000",
+        "sasl.oauthbearer.jwks.endpoint.url": keys,
+        "sasl.oauthbearer.sub.claim.name": "azp",
+        "sasl.oauthbearer.expected.audience": "trino,account",
+        "sasl.oauthbearer.allow.unverified.issuer": "true",  # Keycloak has one for HTTP and one for HTTPS
     }
 
 

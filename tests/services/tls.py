@@ -22,7 +22,7 @@ class Certificate:
 
     def __init__(self, certificate: x509.Certificate, key: rsa.RSAPrivateKey, folder: Path, name: str) -> None:
         self._key = key
-        self._folder, self._name = folder, name
+        self._folder, self._name = folder, f"{name}-{certificate.serial_number:x}"
         self.cert = certificate.public_bytes(serialization.Encoding.PEM).decode()
         """The certificate as PEM."""
         self.key = self._pem(serialization.NoEncryption())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-import trino
+import trino.dbapi
 
 SECONDS = 60.0
 

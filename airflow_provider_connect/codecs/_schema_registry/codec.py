@@ -89,7 +89,7 @@ class RegistryCodec(Codec):
         """
         groups, refused = unframe(Values.of(documents.column("value")))
         parts: list[tuple[Ints, pa.RecordBatch]] = []
-        fresh = False
+        seen: dict[int, pa.Schema] = {}
         for schema_id, values in groups.items():
             if not len(values.rows):
                 continue
@@ -104,13 +104,13 @@ class RegistryCodec(Codec):
                 refused |= {int(values.rows[index]): why + told for index, why in wrong.items()}
                 continue
             if self._columns.get(schema_id) != part.schema:
-                self._columns[schema_id] = part.schema
-                fresh = True
+                seen[schema_id] = part.schema
             parts.append((values.rows, part))
         if refused:
             first = min(refused)
             raise InvalidRecord(f"{len(refused)} values cannot be decoded, e.g. {refused[first]}", rows=refused)
-        if fresh:
+        if seen:
+            self._columns |= seen
             self._merged = merged(self._columns[schema_id] for schema_id in sorted(self._columns, reverse=True))
         return woven(parts, len(documents), self._merged)
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table, TableProperties
+from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.update import AssertTableUUID
 from pyiceberg.utils.properties import property_as_bool
 
@@ -26,17 +30,37 @@ _LONGEST_PAUSE = 3.0
 Properties = Mapping[str, str]
 
 
+class _Turn:
+    """Whose commit it is among the lanes of this process, and what the last one made of the table.
+
+    Without it the lanes would meet in most of their commits, and every other one be made twice.
+    """
+
+    of_tables: ClassVar[WeakValueDictionary[Any, _Turn]] = WeakValueDictionary()
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.metadata: TableMetadata | None = None
+        self.metadata_location = ""
+
+    @classmethod
+    def of(cls, catalog: Catalog, table: Table) -> _Turn:
+        """That of the table in this catalog; a table may be in several, or on several branches."""
+        place = (catalog.properties.get("uri"), catalog.properties.get("prefix"), table.name())
+        return cls.of_tables.setdefault((*place, table.metadata.table_uuid), cls())
+
+
 class TableCommits:
     """The table as we last saw it, and what we add to it."""
 
-    def __init__(self, catalog: Catalog, identifier: tuple[str, ...]) -> None:
-        self._catalog, self._identifier = catalog, identifier
-        self._expired_at = time.monotonic()
-        self.refresh()
+    def __init__(self, catalog: Catalog, table: Table) -> None:
+        self._catalog, self.table = catalog, table
+        self.seen_at = self._expired_at = time.monotonic()
+        self._turn = _Turn.of(catalog, table)
 
     def refresh(self) -> Table:
         """Look at the table anew, also for fresh credentials of its store."""
-        self.table = self._catalog.load_table(self._identifier)
+        self.table = self._catalog.load_table(self.table.name())
         self.seen_at = time.monotonic()
         return self.table
 
@@ -49,13 +73,25 @@ class TableCommits:
         for attempt in range(ATTEMPTS):
             if attempt:
                 time.sleep(random.uniform(0.2, 1.0) * min(0.05 * 2**attempt, _LONGEST_PAUSE))
-                self.refresh()
-            changed = change(self.table.properties)
-            if any(file.spec_id != self.table.metadata.default_spec_id for file in files):
-                raise Retryable(f"the partitions of {self._name} were changed meanwhile; its files are written anew")
-            if self._commit(files, changed):
-                return self.table.properties
+            with self._turn.lock:
+                if attempt:
+                    self.refresh()
+                else:
+                    self._catch_up()
+                changed = change(self.table.properties)
+                if any(file.spec_id != self.table.metadata.default_spec_id for file in files):
+                    raise Retryable(f"the partitions of {self._name} were changed; its files are written anew")
+                if self._commit(files, changed):
+                    self._turn.metadata = self.table.metadata
+                    self._turn.metadata_location = self.table.metadata_location
+                    return self.table.properties
         raise Retryable(f"{self._name} was changed by others in each of {ATTEMPTS} attempts to commit")
+
+    def _catch_up(self) -> None:
+        """See what another lane's commit has made of the table."""
+        metadata = self._turn.metadata
+        if metadata is not None and metadata.next_sequence_number() > self.table.metadata.next_sequence_number():
+            self.table = Table(self.table.name(), metadata, self._turn.metadata_location, self.table.io, self._catalog)
 
     def _commit(self, files: Sequence[DataFile], changed: Properties) -> bool:
         """Whether it was still the snapshot that we have seen."""
@@ -92,7 +128,7 @@ class TableCommits:
             return
         self._expired_at = time.monotonic()
         try:
-            table = self._catalog.load_table(self._identifier)
+            table = self._catalog.load_table(self.table.name())
             table.maintenance.expire_snapshots().older_than(datetime.now(UTC) - timedelta(hours=hours)).commit()
             self.refresh()
         except Exception as error:
@@ -100,4 +136,4 @@ class TableCommits:
 
     @property
     def _name(self) -> str:
-        return ".".join(self._identifier)
+        return ".".join(self.table.name())

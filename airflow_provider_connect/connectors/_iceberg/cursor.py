@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
+from pyiceberg.table.snapshots import Snapshot
 
 from airflow_provider_connect.connectors._iceberg.scanning import ALL, Rows, Scan, Step
 from airflow_provider_connect.engine.errors import Fatal
@@ -16,10 +17,11 @@ from airflow_provider_connect.engine.errors import Fatal
 @dataclass(frozen=True, slots=True)
 class Position:
     """The next row: of snapshot `snapshot`, file `file` (or ALL), row `row`. `scan` is the snapshot that was read whole
-    at the beginning."""
+    at the beginning; `sequence`, the snapshot's number, tells what came next where expiry has cut the chain."""
 
     scan: int
     snapshot: int
+    sequence: int
     file: int = 0
     row: int = 0
 
@@ -27,13 +29,22 @@ class Position:
     def read(cls, stored: Any) -> Position:
         """From a checkpoint."""
         try:
-            return cls(*(int(stored[key]) for key in ("scan", "snapshot", "file", "row")))
+            return cls(*(int(stored[key]) for key in ("scan", "snapshot", "sequence", "file", "row")))
         except (TypeError, KeyError, ValueError) as error:
             raise Fatal(f"{stored!r} is no position in an Iceberg table; was the flow's source another one?") from error
 
     def json(self) -> dict[str, int]:
         """For a checkpoint."""
-        return {"scan": self.scan, "snapshot": self.snapshot, "file": self.file, "row": self.row}
+        return asdict(self)
+
+    def at(self, file: int, row: int = 0) -> Position:
+        """Another place in the same snapshot."""
+        return replace(self, file=file, row=row)
+
+
+def beginning(snapshot: Snapshot, scan: int) -> Position:
+    """The first row of a snapshot."""
+    return Position(scan, snapshot.snapshot_id, snapshot.sequence_number or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +63,7 @@ class Cursor:
         self.at = at
         self.target: int | None = None
         """Snapshot to end after; None to go on."""
-        self._steps: deque[tuple[Step | None, int]] = deque()
+        self._steps: deque[tuple[Step | None, Snapshot]] = deque()
         self._reading: Iterator[Rows] | None = None
         self._ahead: Rows | None = None
 
@@ -73,8 +84,8 @@ class Cursor:
             return self.at == self.until
         return self.idle and self.target is not None and self.snapshot_done and self.at.snapshot == self.target  # type: ignore[union-attr]
 
-    def follow(self, steps: Iterable[tuple[Step | None, int]]) -> None:
-        """What comes next: steps with the ids of their snapshots; a snapshot without a step brings no rows."""
+    def follow(self, steps: Iterable[tuple[Step | None, Snapshot]]) -> None:
+        """What comes next: steps with their snapshots; a snapshot without a step brings no rows."""
         self._steps.extend(steps)
 
     def read(self, scan: Scan, max_rows: int) -> Stretch | None:
@@ -98,7 +109,7 @@ class Cursor:
         else:
             assert self._reading is not None
             self._ahead = next(self._reading, None)
-        end = Position(self.at.scan, self.at.snapshot, found.file, first + count)
+        end = self.at.at(found.file, first + count)
         rows = found.batch.slice(0, count)
         if limit is not None and (end.file, end.row) == limit:
             return Stretch(rows, self._finish(limit).position)
@@ -110,12 +121,12 @@ class Cursor:
     def _begin(self, scan: Scan) -> bool:
         if not self._steps:
             return False
-        step, snapshot_id = self._steps.popleft()
+        step, snapshot = self._steps.popleft()
         if self.at is None:
-            first = self.until.scan if self.until is not None else snapshot_id
-            self.at = Position(first, snapshot_id)
-        elif self.at.snapshot != snapshot_id:
-            self.at = Position(self.at.scan, snapshot_id)
+            first = self.until.scan if self.until is not None else snapshot.snapshot_id
+            self.at = beginning(snapshot, first)
+        elif self.at.snapshot != snapshot.snapshot_id:
+            self.at = beginning(snapshot, self.at.scan)
         files = scan.files(step, self.part) if step is not None else []
         self._reading = scan.rows(files, self.at.file, self.at.row)
         self._ahead = next(self._reading, None)
@@ -136,5 +147,5 @@ class Cursor:
             self._steps.clear()
             self.at = self.until
         else:
-            self.at = Position(self.at.scan, self.at.snapshot, ALL)
+            self.at = self.at.at(ALL)
         return Stretch(None, self.at)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyiceberg.io.fileformat import FileFormatFactory
 from pyiceberg.io.pyarrow import (
     _determine_partitions,
     _get_parquet_writer_kwargs,
@@ -91,7 +92,10 @@ class DataFiles:
                 [column.cast(field.type) for column, field in zip(rows.columns, self._arrow_schema, strict=True)],
                 schema=self._arrow_schema,
             )
-        renamed = _to_requested_schema(self._file_schema, self._schema, rows, include_field_ids=True)
+        model = FileFormatFactory.get(FileFormat.PARQUET)
+        renamed = _to_requested_schema(
+            self._file_schema, self._schema, rows, include_field_ids=True, format_model=model
+        )
         return renamed.cast(self._arrow_schema)
 
 

@@ -41,15 +41,19 @@ class History:
         """What this snapshot did."""
         return Change(snapshot)
 
-    def since(self, snapshot_id: int) -> list[Change]:
-        """What came after this snapshot, the oldest first. Fatal if some of it is gone."""
+    def since(self, snapshot_id: int, sequence: int) -> list[Change]:
+        """What came after this snapshot, which has this sequence number; the oldest first. Fatal if some of it is gone.
+
+        The snapshot itself may be gone.
+        """
         changes: list[Change] = []
         at = self.table.metadata.current_snapshot_id
         while at != snapshot_id:
-            if at is None:
-                raise gone(self.table, snapshot_id)
-            snapshot = self.table.metadata.snapshot_by_id(at)
+            snapshot = self.table.metadata.snapshot_by_id(at) if at is not None else None
             if snapshot is None:
+                # Expiry may take the parent out of the oldest snapshot that is left.
+                if sequence and changes and changes[-1].snapshot.sequence_number == sequence + 1:
+                    break
                 raise gone(self.table, snapshot_id)
             changes.append(Change(snapshot))
             at = snapshot.parent_snapshot_id

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table
 
 from airflow_provider_connect.connectors._iceberg.commits import TableCommits
 from airflow_provider_connect.connectors._iceberg.config import TableSinkConfig
@@ -51,9 +52,9 @@ class TableSink(TransactionalSink[S]):
     def connect(self, *, quickly: bool = False) -> Catalog:
         """The catalog, newly opened; `quickly` gives up after a few seconds."""
 
-    def prepare(self, catalog: Catalog) -> None:
-        """Called with a table that is there, before anything is committed to it. Default: nothing to do."""
-        return
+    def prepare(self, catalog: Catalog, table: Table) -> Table:
+        """The table, ready for our first commit. Default: as it is."""
+        return table
 
     # --- life cycle
 
@@ -61,9 +62,8 @@ class TableSink(TransactionalSink[S]):
         self.close()
         try:
             self._catalog = self.connect()
-            find_or_create(self._catalog, self.config)
-            self.prepare(self._catalog)
-            self._commits = TableCommits(self._catalog, self.config.identifier)
+            table = self.prepare(self._catalog, find_or_create(self._catalog, self.config))
+            self._commits = TableCommits(self._catalog, table)
             self._document = document_column(self._commits.table, self.config)
         except Exception as error:
             raise sort_error(error) from error

@@ -50,11 +50,10 @@ def missing_table(catalog: Catalog, config: TableConfig, remedy: str) -> Fatal:
     return Fatal(f"there is no {what}; {remedy}")
 
 
-def find_or_create(catalog: Catalog, config: TableSinkConfig) -> None:
-    """Have the table there. Safe when several do it at once."""
+def find_or_create(catalog: Catalog, config: TableSinkConfig) -> Table:
+    """The table. Safe when several do it at once."""
     try:
-        catalog.load_table(config.identifier)
-        return
+        return catalog.load_table(config.identifier)
     except (NoSuchTableError, NoSuchNamespaceError) as error:
         if not config.auto_create_table:
             raise missing_table(catalog, config, "create it, or set `autoCreateTable: true`") from error
@@ -65,9 +64,10 @@ def find_or_create(catalog: Catalog, config: TableSinkConfig) -> None:
     # Typed columns come with the first records.
     columns = [NestedField(1, DOCUMENT_COLUMN, StringType(), required=False)] if config.create_as == "document" else []
     with contextlib.suppress(TableAlreadyExistsError, CommitFailedException):
-        catalog.create_table(
+        return catalog.create_table(
             config.identifier, Schema(*columns), properties={**_OF_NEW_TABLES, **config.table_properties}
         )
+    return catalog.load_table(config.identifier)
 
 
 def document_column(table: Table, config: TableSinkConfig) -> str | None:

@@ -38,7 +38,7 @@ _INVALID_RECORD = re.compile(
 _WRONG_ACCESS = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|role .* does not exist"
     r"|database .* does not exist|is not permitted to log in|permission denied for database"
-    r"|certificate verify failed|certificate file"
+    r"|certificate verify failed|certificate file|does not match host name|SSL error: .* alert |private key file"
     r"|server does not support SSL|invalid .* value|unsupported frontend protocol|unrecognized configuration parameter"
 )
 

@@ -17,8 +17,10 @@ class PostgreSQLConfig(Config):
         examples=["postgres://user:password@host:5432/database?sslmode=require"]
     )
     """Server, account and database: `postgres://user:password@host:5432/database?sslmode=require`, or libpq's
-    `host=… dbname=…`. Parameters that libpq does not know are server settings (`search_path`, `statement_timeout`);
-    those of Go's connection pools are accepted and ignored."""
+    `host=… dbname=…`. `sslmode=verify-full` with `sslrootcert=/path/ca.crt` encrypts and checks who answers; `require`
+    only encrypts, and without `sslmode` libpq encrypts where the server offers it. `sslcert` and `sslkey` are the files
+    of a client's certificate. Parameters that libpq does not know are server settings (`search_path`,
+    `statement_timeout`); those of Go's connection pools are accepted and ignored."""
 
     @field_validator("connection_string")
     @classmethod

@@ -9,6 +9,7 @@ from typing import Any
 import clickhouse_connect
 import pyarrow as pa
 from clickhouse_connect.driver import httputil
+from urllib3 import exceptions as urllib3_errors
 
 from airflow_provider_connect.connectors.clickhouse.access import Access
 from airflow_provider_connect.connectors.clickhouse.ca_file import CaFile
@@ -18,6 +19,7 @@ from airflow_provider_connect.engine.errors import Retryable
 
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 _EXCEPTION = b"DB::Exception"
+_KEPT = 4096
 _ARROW = {
     "output_format_arrow_string_as_string": 1,
     "output_format_arrow_fixed_string_as_fixed_byte_array": 0,
@@ -94,7 +96,7 @@ class _ArrowStream(Stream):
                         [column.cast(f.type) for column, f in zip(batch.columns, self._schema, strict=True)],
                         schema=self._schema,
                     )
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowInvalid, OSError, urllib3_errors.HTTPError) as error:
             raise Retryable(f"the answer broke off: {watched.reason() or error}") from error
         if watched.tail != _END_OF_STREAM:
             raise Retryable(f"the answer broke off: {watched.reason() or 'it has no end'}")
@@ -111,30 +113,32 @@ class _Watched:
 
     def __init__(self, response: Any) -> None:
         self._response = response
-        self.tail = b""
+        self._last = b""
+
+    @property
+    def tail(self) -> bytes:
+        """The last eight bytes."""
+        return self._last[-8:]
 
     def read(self, size: int = -1) -> bytes:
         parts: list[bytes] = []
-        left = size
+        left = size if size >= 0 else 1 << 62
         while left:
-            part = self._response.read(left if left > 0 else None)
+            # As much as there is: what a server writes before it hangs up is seen then.
+            part = self._response.read1(min(left, 1 << 20))
             if not part:
                 break
             parts.append(part)
-            left -= len(part) if size > 0 else left
-        data = b"".join(parts)
-        if data:
-            self.tail = (self.tail + data[-4096:])[-8:] if len(data) < 8 else data[-8:]
-            self._last = data[-4096:]
-        return data
+            left -= len(part)
+            self._last = (self._last + part)[-_KEPT:] if len(part) < _KEPT else part[-_KEPT:]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def reason(self) -> str:
         """What the server wrote instead of the rest."""
-        text = getattr(self, "_last", b"")
         with suppress(Exception):
-            text += self._response.read(65536) or b""
-        at = text.find(_EXCEPTION)
-        return text[at:].decode(errors="replace").splitlines()[0] if at >= 0 else ""
+            self.read(1 << 16)
+        at = self._last.find(_EXCEPTION)
+        return self._last[at:].decode(errors="replace").splitlines()[0] if at >= 0 else ""
 
     def close(self) -> None:
         return

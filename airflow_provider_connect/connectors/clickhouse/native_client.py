@@ -22,6 +22,7 @@ from airflow_provider_connect.connectors.clickhouse.access import Access
 from airflow_provider_connect.connectors.clickhouse.ca_file import CaFile
 from airflow_provider_connect.connectors.clickhouse.client import Client, Settings, Stream
 from airflow_provider_connect.connectors.clickhouse.native_block import Block
+from airflow_provider_connect.engine.errors import Fatal
 
 
 class NativeClient(Client):
@@ -79,8 +80,14 @@ class _BlockStream(Stream):
         self._client, self._reader, self._schema = client, reader, schema
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        for batch in self._reader:
-            yield batch.cast(self._schema)
+        try:
+            for batch in self._reader:
+                yield batch.cast(self._schema)
+        except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+            raise Fatal(
+                f"a value has no counterpart in Arrow: {error}; bytes that are no UTF-8 text can be read by a `query`"
+                " with hex() or base64Encode()"
+            ) from error
 
     def close(self) -> None:
         with suppress(Exception):

@@ -147,7 +147,7 @@ class ClickHouseSource(Source[ClickHouseSourceConfig]):
                 rows = self._pump.fetch(max_records, BATCH_BYTES, deadline - time.monotonic())
                 batch = self._batch(rows) if rows is not None else None
                 if self._pump is not None and self._pump.done:
-                    batch = self._finish_poll() or batch
+                    batch = self._finish_poll()
                 if batch is not None or time.monotonic() >= deadline:
                     return batch
             elif not self._prepare(deadline):

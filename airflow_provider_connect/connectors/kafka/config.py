@@ -144,8 +144,22 @@ class KafkaSourceConfig(ReadFormat, KafkaConfig):
 class KafkaSinkConfig(WriteFormat, KafkaConfig, SinkConfig):
     """Where to write, and how surely."""
 
-    topic: TopicName
-    """Name of the topic."""
+    topic: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=249,
+        pattern=r"^[A-Za-z0-9._-]*(\{[^{}]+\}[A-Za-z0-9._-]*)*$",
+        examples=["orders", "orders-{country}", "{customer.country}.orders"],
+    )
+    """Name of the topic, or a template with fields of the record in braces (`orders-{country}`). A record whose topic
+    has no valid name, begins with `__`, or is not there (see `createTopic`), is refused as an invalid record."""
+    topic_field: str | None = Field(default=None, min_length=1)
+    """Field of the record that holds the name of its topic; instead of `topic`."""
+    key_field: str | None = Field(default=None, min_length=1)
+    """Field of the record that becomes its key, as plain text; null where there is none. Without, records keep the key
+    they came with. The partition follows from the key as with the Java client."""
+    key_fields: list[str] | None = Field(default=None, min_length=1)
+    """Fields of the record that together become its key, as a JSON object in this order; instead of `keyField`."""
     guarantee: Literal["exactly-once", "at-least-once"] = "exactly-once"
     """`exactly-once` writes transactions, which readers see whole if they read `read_committed` (librdkafka's default,
     but not the Java client's); `at-least-once` writes without, and may repeat records after a crash."""
@@ -154,7 +168,11 @@ class KafkaSinkConfig(WriteFormat, KafkaConfig, SinkConfig):
     linger_ms: int = Field(default=5, ge=0, le=900_000)
     """Milliseconds to wait for more records before a request is sent."""
     create_topic: bool = False
-    """Create the topic if it is not there, with the brokers' defaults."""
+    """Create topics that are not there."""
+    partitions: int = Field(default=-1, ge=-1)
+    """Partitions of a topic that is created. -1: the brokers' default."""
+    replication_factor: int = Field(default=-1, ge=-1, le=32_767)
+    """Replicas of a topic that is created. -1: the brokers' default."""
     transaction_timeout_seconds: int = Field(default=60, ge=1)
     """Seconds until the brokers abort an open transaction. The brokers limit it (`transaction.max.timeout.ms`)."""
     checkpoint_topic: TopicName = "__airflow_connect_checkpoints"
@@ -162,6 +180,23 @@ class KafkaSinkConfig(WriteFormat, KafkaConfig, SinkConfig):
     partition. A source on the same Kafka cluster keeps them in its consumer group's offsets instead."""
     checkpoint_replication: int = Field(default=-1, ge=-1, le=32_767)
     """Replicas of a checkpoint topic that is made. -1: the brokers' default."""
+
+    @model_validator(mode="after")
+    def _routed(self) -> KafkaSinkConfig:
+        if bool(self.topic) == bool(self.topic_field):
+            raise ValueError("needs either `topic` or `topicField`")
+        if self.key_field and self.key_fields:
+            raise ValueError("`keyField` and `keyFields` are two ways to say the same; keep one")
+        names = {"partitions": self.partitions, "replicationFactor": self.replication_factor}
+        for name, value in names.items():
+            if value == 0:
+                raise ValueError(f"`{name}` must be at least 1, or -1 for the brokers' default")
+            if value > 0 and not self.create_topic:
+                raise ValueError(f"`{name}` is for topics that are created; set `createTopic: true`")
+        by_fields = self.topic_field or self.key_field or self.key_fields or "{" in (self.topic or "")
+        if by_fields and self.format != "json":
+            raise ValueError(f"topics and keys from fields need JSON, but format is '{self.format}'")
+        return self
 
     @model_validator(mode="after")
     def _in_time(self) -> KafkaSinkConfig:

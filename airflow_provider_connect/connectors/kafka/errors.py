@@ -44,7 +44,7 @@ _REMEDIES = {
     E.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "this user needs the ACL Write for transactional ids that begin with the "
     "flow's name; `guarantee: at-least-once` does without",
     E.INVALID_TRANSACTION_TIMEOUT: "lower `transactionTimeoutSeconds`, or raise transaction.max.timeout.ms",
-    E.INVALID_REPLICATION_FACTOR: "set `checkpointReplication` to at most the number of brokers",
+    E.INVALID_REPLICATION_FACTOR: "lower `replicationFactor` or `checkpointReplication` to the number of brokers",
     E.POLICY_VIOLATION: "the brokers do not allow such a topic; create it by hand",
     E.UNSUPPORTED_VERSION: "the brokers are too old for this; try `groupProtocol: classic`",
     E.INCONSISTENT_GROUP_PROTOCOL: "other members of the group use another `assignment` or `groupProtocol`; "

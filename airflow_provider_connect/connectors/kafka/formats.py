@@ -11,9 +11,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
+from airflow_provider_connect.codecs import json
 from airflow_provider_connect.codecs._avro.codec import AvroReader, AvroWriter, StaticAvro, reader_type
 from airflow_provider_connect.codecs._schema_registry.client import Schema, SchemaRegistry, tls_context
-from airflow_provider_connect.codecs._schema_registry.codec import Reader, RegistryCodec, Subjects
+from airflow_provider_connect.codecs._schema_registry.codec import Reader, RegistryCodec, Subjects, Writer
+from airflow_provider_connect.codecs._schema_registry.json_schema import JsonSchemaCodec, JsonSchemaWriter
 from airflow_provider_connect.connectors.kafka.wrapped import Wrapped
 from airflow_provider_connect.engine.codec import Codec
 from airflow_provider_connect.engine.config import Config, FromConnection
@@ -22,8 +24,8 @@ from airflow_provider_connect.engine.pem import pem
 
 log = logging.getLogger(__name__)
 
-Format = Literal["json", "bytes", "avro"]
-BY_REGISTRY = ("avro",)
+Format = Literal["json", "bytes", "avro", "protobuf", "json-schema"]
+BY_REGISTRY = ("avro", "protobuf", "json-schema")
 """Formats whose schemas a registry may have."""
 
 
@@ -137,6 +139,8 @@ class SchemaConfig(Config):
     def _needs_a_schema(self, format_: str) -> None:
         if format_ == "avro" and not (self.schema_registry or self.avro_schema or self.avro_schema_file):
             raise ValueError("format 'avro' needs 'schemaRegistry', or else 'avroSchema' or 'avroSchemaFile'")
+        if format_ in ("protobuf", "json-schema") and not self.schema_registry:
+            raise ValueError(f"format '{format_}' needs 'schemaRegistry'")
         if format_ != "avro" and (self.avro_schema or self.avro_schema_file):
             raise ValueError(f"'avroSchema' is for format 'avro', but format is '{format_}'; drop one of them")
 
@@ -153,15 +157,19 @@ class ReadFormat(SchemaConfig):
     """What is read."""
 
     format: Format = "json"
-    """What the values are: one JSON document each, `avro` by the schema registry or of one schema, or `bytes` that are
-    passed on as they are."""
+    """What the values are: one JSON document each, `avro` by the schema registry or of one schema, `protobuf` or
+    `json-schema` by the schema registry, or `bytes` that are passed on as they are."""
     raw_mode: bool = False
     """Wrap each value as `{"value": <value>, "_metadata": {offset, partition, timestamp, key, topic}}`, the timestamp
     in milliseconds. Not for `bytes`."""
+    validate_documents: bool = False
+    """`json-schema`: set records aside that are not what their schema says. Slow: each is looked at by itself."""
 
     @model_validator(mode="after")
     def _readable(self) -> ReadFormat:
         self._needs_a_schema(self.format)
+        if self.validate_documents and self.format != "json-schema":
+            raise ValueError(f"validateDocuments is for format 'json-schema', but format is '{self.format}'")
         if self.raw_mode and self.format == "bytes":
             raise ValueError("rawMode wraps values, but format is 'bytes'; drop one of them")
         return self
@@ -183,8 +191,15 @@ class ReadFormat(SchemaConfig):
         if self.format == "avro" and self.schema_registry is None:
             inner = StaticAvro(lambda: self.schema_text() or "", self._encoding(self.format))
         elif self.format in BY_REGISTRY and self.schema_registry is not None:
-            inner = RegistryCodec(self.schema_registry.client, self.encoding, {"AVRO": self._avro_reader})
+            inner = self._by_registry(self.schema_registry)
         return Wrapped(inner) if inner is not None and self.raw_mode else inner
+
+    def _by_registry(self, registry: SchemaRegistryConfig) -> Codec:
+        if self.format == "json-schema":
+            return JsonSchemaCodec(registry.client, json.codec(), self.encoding, validate=self.validate_documents)
+        if self.format == "protobuf":
+            return RegistryCodec(registry.client, self.encoding, {"PROTOBUF": protobuf().ProtobufReader})
+        return RegistryCodec(registry.client, self.encoding, {"AVRO": self._avro_reader})
 
     def _avro_reader(self, schema: Schema) -> Reader:
         return AvroReader(schema, reader_type(self.schema_text()))
@@ -193,9 +208,10 @@ class ReadFormat(SchemaConfig):
 class WriteFormat(SchemaConfig):
     """What is written."""
 
-    format: Literal["json", "avro"] = "json"
-    """What the values become: one JSON document each (bytes are passed on as they are), or `avro` by the schema
-    registry or of one schema. What comes from Kafka in the same format, of the same registry, passes as it is."""
+    format: Literal["json", "avro", "protobuf", "json-schema"] = "json"
+    """What the values become: one JSON document each (bytes are passed on as they are), `avro` by the schema registry
+    or of one schema, `protobuf` or `json-schema` by the schema registry. What comes from Kafka in the same format, of
+    the same registry, passes as it is."""
     subject_names: Literal["topic", "record", "topic-record"] = "topic"
     """The subject of the registry that the schema belongs to: `<topic>-value`, `<record>`, or `<topic>-<record>`."""
     auto_register: bool = True
@@ -223,13 +239,32 @@ class WriteFormat(SchemaConfig):
         if self.format == "avro" and self.schema_registry is None:
             return StaticAvro(lambda: self.schema_text() or "", self.encoding)
         if self.format in BY_REGISTRY and self.schema_registry is not None:
-            writer = partial(self._avro_writer, topic)
+            writer = partial(self._writer, self.record_name or topic)
             subjects = Subjects(topic, self.subject_names, self.auto_register)
             return RegistryCodec(self.schema_registry.client, self.encoding, {}, writer, subjects)
         return None
 
-    def _avro_writer(self, topic: str) -> AvroWriter:
-        return AvroWriter(self.record_name or topic, self.schema_text())
+    def _writer(self, name: str) -> Writer:
+        if self.format == "json-schema":
+            return JsonSchemaWriter(name, json.codec())
+        if self.format == "protobuf":
+            writer: Writer = protobuf().ProtobufWriter(name, json.codec())
+            return writer
+        return AvroWriter(name, self.schema_text())
+
+
+def protobuf() -> Any:
+    """The codec of Protobuf. FlowError if its package is not installed."""
+    try:
+        from airflow_provider_connect.codecs._protobuf import codec
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("google"):
+            raise FlowError(
+                "format 'protobuf' needs the module 'google.protobuf': "
+                "pip install 'airflow-provider-connect[schema-registry]'"
+            ) from error
+        raise
+    return codec
 
 
 @cache

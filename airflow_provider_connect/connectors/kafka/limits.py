@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -37,6 +37,10 @@ class TopicLimits:
             before_ms=int(settings.get("message.timestamp.before.max.ms") or _NEVER) if own_time else _NEVER,
             after_ms=int(settings.get("message.timestamp.after.max.ms") or _NEVER) if own_time else _NEVER,
         )
+
+    def at_most(self, message_bytes: int) -> TopicLimits:
+        """The same, with no larger requests than this."""
+        return replace(self, message_bytes=min(self.message_bytes, message_bytes))
 
     def check(self, rows: pa.RecordBatch) -> None:
         """InvalidRecord with the rows that the topic would refuse."""

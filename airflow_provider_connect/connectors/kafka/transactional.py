@@ -16,15 +16,13 @@ from airflow_provider_connect.connectors.kafka.client import Cluster
 from airflow_provider_connect.connectors.kafka.config import KafkaSinkConfig
 from airflow_provider_connect.connectors.kafka.errors import classified
 from airflow_provider_connect.connectors.kafka.ledgers import CheckpointTopic, Entry, GroupOffsets, PositionStore
-from airflow_provider_connect.connectors.kafka.limits import TopicLimits
 from airflow_provider_connect.connectors.kafka.ownership import all_of, take_over
-from airflow_provider_connect.connectors.kafka.sink import KafkaSink, accepted, check_topic, codec_of, prepare_topic
+from airflow_provider_connect.connectors.kafka.sink import KafkaProducing
 from airflow_provider_connect.connectors.kafka.source import KafkaSource
+from airflow_provider_connect.connectors.kafka.targets import Targets
 from airflow_provider_connect.connectors.kafka.writer import Writer
 from airflow_provider_connect.engine.batch import Batch, Checkpoint
-from airflow_provider_connect.engine.codec import Codec
-from airflow_provider_connect.engine.config import SinkConfig
-from airflow_provider_connect.engine.connector import Sink, SinkContext, TransactionalSink
+from airflow_provider_connect.engine.connector import SinkContext, TransactionalSink
 from airflow_provider_connect.engine.errors import ConnectError, Fenced, Retryable
 
 log = logging.getLogger(__name__)
@@ -37,11 +35,9 @@ _claiming: dict[str, threading.Lock] = defaultdict(threading.Lock)
 """Lanes of one process claim one after the other, so that they do not fence each other."""
 
 
-class KafkaTransactionalSink(TransactionalSink[KafkaSinkConfig]):
-    """Writes a topic exactly once. The checkpoint is a part of the transaction (`ledgers`), and so is the proof that
+class KafkaTransactionalSink(KafkaProducing, TransactionalSink[KafkaSinkConfig]):
+    """Writes topics exactly once. The checkpoint is a part of the transaction (`ledgers`), and so is the proof that
     its splits are ours (`ownership`)."""
-
-    config_type = KafkaSinkConfig
 
     def __init__(self, config: KafkaSinkConfig) -> None:
         super().__init__(config)
@@ -50,7 +46,7 @@ class KafkaTransactionalSink(TransactionalSink[KafkaSinkConfig]):
         self._owned: dict[str, Any] = {}
         """Claimed splits with their last committed positions; kept over `close`, until they are released."""
         self._leaving: dict[str, Entry] = {}
-        self._limits = TopicLimits()
+        self._targets: Targets | None = None
         self._store: PositionStore | None = None
         self._writer: Writer | None = None
         self._begun = False
@@ -58,23 +54,6 @@ class KafkaTransactionalSink(TransactionalSink[KafkaSinkConfig]):
         """Whether the open transaction can only be aborted."""
         self._accepted: list[pa.RecordBatch] = []
         self._unflushed: list[pa.RecordBatch] = []
-
-    @classmethod
-    def choose(cls, config: SinkConfig) -> type[Sink[Any]]:
-        """By `guarantee`."""
-        return KafkaSink.choose(config)
-
-    def classify(self, error: Exception) -> ConnectError:
-        """librdkafka's errors by their code."""
-        return classified(error)
-
-    def accepts(self) -> tuple[str, ...]:
-        """The configured format; beside JSON documents also bytes of any kind."""
-        return accepted(self.config)
-
-    def codec(self, encoding: str) -> Codec | None:
-        """The codec of a format that needs a schema."""
-        return codec_of(self.config, encoding)
 
     # --- life cycle
 
@@ -84,7 +63,7 @@ class KafkaTransactionalSink(TransactionalSink[KafkaSinkConfig]):
         self._flow = context.flow
         self._id = self._id or f"{context.flow}-{context.lane}-{uuid.uuid4().hex}"
         cluster = Cluster(self.config)
-        self._limits = prepare_topic(cluster, self.config)
+        self._targets = Targets(cluster, self.config)
         self._store = self._place(cluster, context)
         self._connect()
 
@@ -94,10 +73,6 @@ class KafkaTransactionalSink(TransactionalSink[KafkaSinkConfig]):
             source.transactional_offsets = True
             return GroupOffsets(cluster, self.config, source, context.flow)
         return CheckpointTopic(cluster, self.config, context.flow)
-
-    def check(self) -> str:
-        """Ask for the topic."""
-        return check_topic(self.config)
 
     def close(self) -> None:
         """Free the clients. The brokers abort an open transaction when it times out, or when its splits are claimed."""
@@ -111,9 +86,9 @@ class KafkaTransactionalSink(TransactionalSink[KafkaSinkConfig]):
 
     def write(self, batch: Batch) -> None:
         """Queue the rows in the open transaction, beginning one where there is none."""
-        self._limits.check(batch.rows)
-        self._in_transaction(lambda writer: writer.write(batch.rows))
-        self._unflushed.append(batch.rows)
+        rows = self._open_targets().address(batch.rows)
+        self._in_transaction(lambda writer: writer.write(rows))
+        self._unflushed.append(rows)
 
     def flush(self) -> None:
         """Wait until all replicas in sync have the rows."""
@@ -290,7 +265,7 @@ class KafkaTransactionalSink(TransactionalSink[KafkaSinkConfig]):
         return self._writer
 
     def _initialised(self, transactional_id: str) -> Writer:
-        writer = Writer(self.config, self._limits, transactional_id)
+        writer = Writer(self.config, self._open_targets().largest, transactional_id)
         try:
             writer.initialise()
         except BaseException:
@@ -312,6 +287,11 @@ class KafkaTransactionalSink(TransactionalSink[KafkaSinkConfig]):
         self._begun = self._broken = False
         if writer is not None:
             writer.close()
+
+    def _open_targets(self) -> Targets:
+        if self._targets is None:
+            raise RuntimeError("the sink is not open")
+        return self._targets
 
     def _open_store(self) -> PositionStore:
         if self._store is None:

@@ -17,13 +17,15 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from airflow_provider_connect.connectors.kafka.client import Trouble, producer_properties
 from airflow_provider_connect.connectors.kafka.config import KafkaSinkConfig
 from airflow_provider_connect.connectors.kafka.errors import sorted_error
-from airflow_provider_connect.connectors.kafka.limits import TopicLimits
+from airflow_provider_connect.connectors.kafka.routing import Routing
 from airflow_provider_connect.engine.errors import ConnectError, Retryable
 
 log = logging.getLogger(__name__)
 
 _ANY_PARTITION = -1
 _NOW = 0
+_NO_TOPIC = "-"
+"""Of which nobody knows anything, to ask for the brokers alone."""
 _MARGIN_SECONDS = 5.0
 CALL_SECONDS = 10.0
 """How long a call of the transactional API may take."""
@@ -32,13 +34,15 @@ CALL_SECONDS = 10.0
 class Writer:
     """One librdkafka producer. All methods belong to one thread; errors escape as ConnectErrors."""
 
-    def __init__(self, config: KafkaSinkConfig, limits: TopicLimits, transactional_id: str | None = None) -> None:
-        self._topic, self._limits = config.topic, limits
-        self._where = f"topic '{config.topic}' at {', '.join(config.brokers)}"
+    def __init__(self, config: KafkaSinkConfig, largest: int, transactional_id: str | None = None) -> None:
+        """`largest`: bytes of the largest request that the topics take."""
+        routing = Routing(config)
+        self._topic = routing.topic
+        self._where = f"{routing.label} at {', '.join(config.brokers)}"
         self._failed: list[KafkaError] = []
         self._failures = 0
         self.trouble = Trouble()
-        properties = producer_properties(config, self.trouble, max(limits.message_bytes, 1_000))
+        properties = producer_properties(config, self.trouble, max(largest, 1_000))
         if transactional_id is not None:
             properties["transactional.id"] = transactional_id
             properties["transaction.timeout.ms"] = config.transaction_timeout_seconds * 1000
@@ -49,22 +53,21 @@ class Writer:
             raise sorted_error(error.args[0], "librdkafka refuses the configuration") from error
 
     def write(self, rows: pa.RecordBatch) -> None:
-        """Pass envelope rows on. InvalidRecord, before any of them is passed on, for what the topic would refuse."""
-        self._limits.check(rows)
-        columns = [iter(column) for column in _columns(rows)]
-        values = columns[0]
+        """Pass envelope rows on that have their addresses; see `Targets`."""
+        columns = self._columns(rows)
+        values = columns[1]
         produce, count = self.producer.produce, len(rows)
         while True:
             try:
-                deque(map(produce, repeat(self._topic), *columns), maxlen=0)
+                deque(map(produce, *columns), maxlen=0)
                 break
             except BufferError:
                 # map() has taken the refused record from the iterators: go back by one.
                 at = count - length_hint(values) - 1
                 self._make_room()
                 rows = rows.slice(at)
-                columns = [iter(column) for column in _columns(rows)]
-                values, count = columns[0], len(rows)
+                columns = self._columns(rows)
+                values, count = columns[1], len(rows)
             except KafkaException as error:
                 raise self.trouble.explain(error.args[0], self._where) from error
         self.producer.poll(0)
@@ -113,7 +116,7 @@ class Writer:
             # Where no broker is connected yet, looking for the coordinator takes half a second more. The first call
             # returns from a bootstrap connection, the second from one that counts.
             for _ in range(2):
-                self.producer.list_topics(self._topic, CALL_SECONDS)
+                self.producer.list_topics(self._topic or _NO_TOPIC, CALL_SECONDS)
             self._patiently(lambda: self.producer.init_transactions(CALL_SECONDS))
         except KafkaException as error:
             raise self.trouble.explain(error.args[0], f"beginning transactions at {self._where}") from error
@@ -140,6 +143,11 @@ class Writer:
         except KafkaException as error:
             log.debug("purging the producer's queue failed: %s", error)
         del self.producer
+
+    def _columns(self, rows: pa.RecordBatch) -> list[Any]:
+        """The arguments of `produce` as columns, the value second."""
+        topics = repeat(self._topic) if self._topic is not None else iter(rows.column("topic").to_pylist())
+        return [topics, *map(iter, _columns(rows))]
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:

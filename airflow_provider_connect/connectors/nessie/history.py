@@ -43,7 +43,7 @@ class BranchHistory(History):
                 return _change(snapshot, self._loaded(state))
         return Change(snapshot)
 
-    def since(self, snapshot_id: int) -> list[Change]:
+    def since(self, snapshot_id: int, sequence: int) -> list[Change]:
         current = self.table.current_snapshot()
         if current is None:
             raise gone(self.table, snapshot_id)

@@ -48,7 +48,8 @@ class PostgreSQLCdcSourceConfig(PostgreSQLConfig):
     unavailable: Literal["omit", "placeholder"] | None = None
     """Large values that an UPDATE did not touch are not in the WAL, unless the table has REPLICA IDENTITY FULL. `omit`
     leaves the field out, so that an upsert keeps what it has; `placeholder` writes the text
-    `__debezium_unavailable_value`. Default: `placeholder`; `omit` when flat."""
+    `__debezium_unavailable_value`. Default: `placeholder`; `omit` when flat. Where an UPDATE changes the key, the row
+    is a new one for an upsert, which has nothing to keep: only REPLICA IDENTITY FULL has such values then."""
     numeric: Literal["number", "string"] = "number"
     """How NUMERIC is written: a JSON number with all its digits, or a string for readers that make floats of numbers.
     NaN and infinities are strings in both, of floats too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -21,6 +22,8 @@ from airflow_provider_connect.connectors.postgresql_cdc.messages import DELETE, 
 from airflow_provider_connect.connectors.postgresql_cdc.position import Stretch
 from airflow_provider_connect.connectors.postgresql_cdc.tuples import Fields, Flags, Integers
 
+log = logging.getLogger(__name__)
+
 _ROW = 30
 """Where the first tuple's kind is in a message of the stream: after head, kind and table."""
 _PLACES = 4
@@ -36,6 +39,7 @@ class Decoder:
 
     def __init__(self, documents: Documents) -> None:
         self._documents = documents
+        self._warned: set[str] = set()
 
     def decode(
         self, found: Collected, tables: Mapping[str, tuple[Stretch, ...]], orderings: Mapping[str, Comparable]
@@ -98,9 +102,23 @@ class Decoder:
             # Under another key it is another row: the old one goes, a new one comes.
             other = np.flatnonzero(moved)
             at, origin = order[other], origin.take(other)
+            self._warn_of_gaps(row, new.take(other))
             parts += self._gone(row, at, first.take(other), whole, origin, held)
             parts += self._present(row, at + 2, "c", new.take(other), None, origin, held)
         return parts
+
+    def _warn_of_gaps(self, row: RowType, moved: Fields) -> None:
+        """Under its new key nobody has the values that an UPDATE did not touch."""
+        if row.topic in self._warned or all(flags is None for flags in moved.unavailable):
+            return
+        self._warned.add(row.topic)
+        names = [name for name, flags in zip(row.columns, moved.unavailable, strict=True) if flags is not None]
+        log.warning(
+            "table=%s an UPDATE changed the key of a row and not its large values (%s), so the WAL does not have them;"
+            " ALTER TABLE … REPLICA IDENTITY FULL has them written",
+            row.topic,
+            ", ".join(names),
+        )
 
     def _present(self, row: RowType, order: Integers, op: str, after: Fields, before: Fields | None, origin: Origin,
                  held: _Held) -> list[Part]:  # fmt: skip

@@ -229,7 +229,7 @@ class Client:
             else:
                 if answer.status in (200, 204):
                     return answer
-                problem = self._refused(answer)
+                problem = self._refused(answer, asked=method != "POST")
             if isinstance(problem, Fatal) or pause is None:
                 raise problem
             time.sleep(pause)
@@ -264,21 +264,21 @@ class Client:
                 " `serverURL` to that, or `http-server.process-forwarded=true` at a Trino behind a proxy"
             )
 
-    def _refused(self, answer: urllib3.BaseHTTPResponse) -> Fatal | Retryable:
+    def _refused(self, answer: urllib3.BaseHTTPResponse, *, asked: bool) -> Fatal | Retryable:
         text = " ".join(answer.data[:300].decode(errors="replace").split()) if answer.data else answer.reason or ""
         message = f"{self._what} answers HTTP {answer.status}: {text}"
         if answer.status in _BUSY or answer.status >= 500:
             after = answer.headers.get("Retry-After", "")
             return Retryable(message, retry_after=float(after) if after.isdigit() else None)
-        if answer.status in (404, 410):
-            return Retryable(f"{message}; the statement is not known there (any more)")
+        if answer.status in (404, 410) and asked:
+            return Retryable(f"{message}; the statement is not known there any more")
         if answer.status == 401:
             return Fatal(f"{message}; check `username` and `password`, `token` or `keycloak`")
         if answer.status == 403:
             return Fatal(f"{message}; this account may not do that")
         if 300 <= answer.status < 400:
             return Fatal(f"{self._what} redirects to {answer.headers.get('Location')}; set `serverURL` to that")
-        return Fatal(message)
+        return Fatal(f"{message}; check `serverURL`" if answer.status == 404 else message)
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

@@ -136,9 +136,12 @@ def _cast(text: str, kind: Type) -> str:
 
 
 def _json_type(kind: Type) -> str:
-    """The type that JSON is cast to first."""
+    """The type that JSON is cast to first. Keys of JSON find the fields of rows whose names are in lower case."""
     if kind.inner:
-        parts = [f"{quoted(name)} {_json_type(of)}" if name is not None else _json_type(of) for name, of in kind.inner]
+        parts = [
+            f"{quoted(name.lower())} {_json_type(of)}" if name is not None else _json_type(of)
+            for name, of in kind.inner
+        ]
         if kind.name == "map":
             parts[0] = "varchar"
         return f"{kind.name}({', '.join(parts)})"
@@ -149,7 +152,7 @@ def _nested(value: str, kind: Type, depth: int = 0) -> str:
     """From the type that JSON was cast to, to the wanted one."""
     if not kind.inner:
         return value if _is_json(kind) else value_of(value, kind, True)
-    if _holds(kind, _is_json):
+    if _holds(kind, _is_json) and kind.sql == kind.sql.lower():
         return value
     if not _holds(kind, lambda of: of.name == "varbinary" or of.name.startswith("timestamp"), some=True):
         return f"CAST({value} AS {kind.sql})"

@@ -37,8 +37,11 @@ def array(values: Sequence[Any], kind: Type) -> pa.Array:
         return pa.array(values, wanted)
     if kind.name == "varbinary":
         return pa.array([None if value is None else base64.b64decode(value) for value in values], wanted)
-    if pa.types.is_decimal(wanted) or pa.types.is_date(wanted) or pa.types.is_time(wanted):
+    if pa.types.is_decimal(wanted) or pa.types.is_date(wanted):
         return pa.array(values, pa.string()).cast(wanted)
+    if pa.types.is_time(wanted):  # Arrow reads no text as a time, but as a moment of some day
+        moments = pc.binary_join_element_wise("1970-01-01", pa.array(values, pa.string()), " ")
+        return moments.cast(pa.timestamp(wanted.unit)).cast(wanted)
     if pa.types.is_timestamp(wanted):
         return _moments(values, wanted) if kind.has_zone else _timestamps(pa.array(values, pa.string()), wanted)
     if kind.name == "array":

@@ -18,13 +18,13 @@ def lane(index: int, count: int, *, dsn: str, table: str, catalog: dict[str, Any
     source = load_catalog("raw", **catalog).load_table(table)
     rows = 0
     writing = pa.csv.WriteOptions(include_header=False)
-    with psycopg.connect(dsn) as connection, connection.cursor() as cursor:
-        with cursor.copy(sql.SQL("COPY {} FROM STDIN (FORMAT csv)").format(sql.Identifier(target))) as copy:
-            for batch in source.scan().to_arrow_batch_reader():
-                buffer = io.BytesIO()
-                pa.csv.write_csv(batch, buffer, writing)
-                copy.write(buffer.getvalue())
-                rows += batch.num_rows
+    statement = sql.SQL("COPY {} FROM STDIN (FORMAT csv)").format(sql.Identifier(target))
+    with psycopg.connect(dsn) as connection, connection.cursor() as cursor, cursor.copy(statement) as copy:
+        for batch in source.scan().to_arrow_batch_reader():
+            buffer = io.BytesIO()
+            pa.csv.write_csv(batch, buffer, writing)
+            copy.write(buffer.getvalue())
+            rows += batch.num_rows
     return rows
 
 
