@@ -91,6 +91,18 @@ class TestSourceInRawMode(TestSourceByPrimaryKey):
         return [json.loads(value)["_metadata"]["id"] for value in rows.column("value").to_pylist()]
 
 
+class TestSourceInSplits(TestSourceByPrimaryKey):
+    """Three splits that take turns every four values, so that each `produce` is spread over all of them."""
+
+    settings: ClassVar = {"splits": 3, "split_size": 4}
+
+    def produce(self, count):
+        ((every, ids),) = super().produce(count).items()
+        return {
+            f"{every} {index}of3x4": mine for index in range(3) if (mine := [id for id in ids if id // 4 % 3 == index])
+        }
+
+
 class OnTable(OfSchema, TransactionalSinkContract):
     settings: ClassVar[dict[str, object]] = {}
     poison = Record(9000, "NUL \0 is no text")
