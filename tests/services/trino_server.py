@@ -21,7 +21,7 @@ USER, PASSWORD = "alice", "alice-secret"
 
 FLAGS = (
     "-Xms256m",
-    "-Xmx1g",
+    "-Xmx1200m",
     "-XX:ReservedCodeCacheSize=160m",
     "-XX:-OmitStackTraceInFastThrow",
     "-Djdk.attach.allowAttachSelf=true",
@@ -37,7 +37,9 @@ SETTINGS: Mapping[str, str] = {
     "catalog.management": "dynamic",
     "query.max-memory-per-node": "256MB",
     "memory.heap-headroom-per-node": "256MB",
-    "query.min-expire-age": "30s",
+    # It keeps what it knows of its latest statements, which are large here, and its heap is small.
+    "query.max-history": "10",
+    "query.min-expire-age": "5s",
     # By HTTP nobody has to say who they are; by HTTPS they must.
     "http-server.authentication.allow-insecure-over-http": "true",
 }
