@@ -700,3 +700,42 @@ def test_with_user_name_and_password(guarded, kafka, postgresql, kafka_part, tab
         with pytest.raises(Fatal, match=r"401.*check `schemaRegistry.basicAuth`") as raised:
             run(refused, sink)
         assert "wrong-one" not in str(raised.value)
+
+
+# --- keys and topics from fields
+
+
+@pytest.mark.parametrize("format_", ["avro", "protobuf", "json-schema"])
+def test_keys_and_topics_from_fields(format_, kafka, schema_registry, kafka_part):
+    source, letters, prefix = kafka.create_topic(), kafka.create_topic(), kafka.unique_name("routed")
+    rows = [
+        {"id": 1, "to": {"country": "de"}},
+        {"id": 2, "to": {"country": "fr"}},
+        {"to": {"country": "de"}},
+        {"id": 4},
+    ]
+    for row in rows:
+        kafka.produce(source, [(b"before", json.dumps(row).encode())])
+    registry = {"format": format_, "schemaRegistry": {"url": schema_registry.url}, "subjectNames": "record"}
+    name = f"shop.R{time.monotonic_ns()}"
+    routed = {"keyField": "id", "createTopic": True, "recordName": name, **registry}
+    sink = kafka_part(f"{prefix}-{{to.country}}", **routed)
+    assert run(kafka_part(source), sink, errors=kafka_part(letters)).dead_letters == 1
+    found = {country: kafka.consume_all(f"{prefix}-{country}") for country in ("de", "fr")}
+    assert [record.key for record in found["de"]] == [b"1", None]  # not the key that it came with
+    assert [record.key for record in found["fr"]] == [b"2"]
+    assert name in schema_registry.subjects()
+    (letter,) = kafka.consume_all(letters)
+    assert "'to.country' is missing or null" in json.loads(letter.value)["error"]["message"]
+    # From the same registry bytes would pass, but here the fields are needed.
+    again = kafka.create_topic()
+    read = {key: value for key, value in registry.items() if key != "subjectNames"}
+    run(kafka_part(f"{prefix}-de", **read), kafka_part(again, keyFields=["to.country"], **registry, recordName=name))
+    assert [record.key for record in kafka.consume_all(again)] == [b'{"to.country":"de"}'] * 2
+
+
+def test_subjects_of_topics_from_fields():
+    config = {"brokers": "k", "topic": "a-{b}", "format": "avro", "schemaRegistry": {"url": "http://r"}}
+    with pytest.raises(ValidationError, match="subjectNames: record"):
+        KafkaSinkConfig.model_validate(config)
+    assert KafkaSinkConfig.model_validate({**config, "subjectNames": "record"})
