@@ -73,6 +73,7 @@ class Conversion:
                 if rows.num_rows == 0:
                     return rows
         if self.encoder is None:
+            _refuse_tombstones(original, rows, origin)
             return rows
         try:
             encoded = self.encoder.encode(rows)
@@ -215,6 +216,21 @@ def _carry(original: pa.RecordBatch, encoded: pa.RecordBatch, origin: pa.Array |
             column = _taken(before, origin)
         columns.append(column)
     return pa.RecordBatch.from_arrays(columns, schema=encoded.schema)
+
+
+def _refuse_tombstones(original: pa.RecordBatch, rows: pa.RecordBatch, origin: pa.Array | None) -> None:
+    """A record without a value must not become a row of nulls. One that a transform dropped is no matter."""
+    if format_of(original.schema) in (COLUMNS, _OPAQUE) or format_of(rows.schema) != COLUMNS:
+        return
+    values = original.column("value")
+    if values.null_count == 0 or (origin is None and rows.num_rows != original.num_rows):
+        return
+    left = pc.indices_nonzero(pc.is_null(values))
+    if origin is not None:
+        left = left.filter(pc.is_in(left, origin.cast(left.type)))
+    if len(left):
+        why = "a record without value (a tombstone) has no columns"
+        raise InvalidRecord(f"{len(left)} records: {why}", rows=dict.fromkeys(left.to_pylist(), why))
 
 
 def _taken(column: pa.Array, origin: pa.Array | None) -> pa.Array:
