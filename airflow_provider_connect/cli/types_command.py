@@ -19,10 +19,10 @@ def run(arguments: argparse.Namespace) -> int:
         return OK
     for name, offer in found.items():
         if isinstance(offer, FlowError):
-            print(f"{name:<12}  {offer}")
+            print(f"{name:<14}  {offer}")
         else:
             guarantees = " or ".join(offer.guarantees)
-            print(f"{name:<12}  {' and '.join(offer.roles):<15}  {guarantees}".rstrip())
+            print(f"{name:<14}  {' and '.join(offer.roles):<15}  {guarantees}".rstrip())
     return OK
 
 
