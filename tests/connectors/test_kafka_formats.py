@@ -15,6 +15,7 @@ import yaml
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import ValidationError
 
+from airflow_provider_connect.cli import main
 from airflow_provider_connect.codecs._schema_registry.client import Schema, SchemaRegistry, UnknownSchema
 from airflow_provider_connect.connectors.kafka import KafkaSource
 from airflow_provider_connect.connectors.kafka.config import KafkaSinkConfig, KafkaSourceConfig
@@ -782,3 +783,17 @@ avroSchema: |
     config = KafkaSourceConfig.model_validate({**both, "format": "avro", "schemaRegistry": None, "rawMode": False})
     rows = config.codec().decode(documents(pa.array([b"\x02\x04hi"]), "avro"))
     assert rows.to_pylist() == [{"id": 1, "name": "hi"}]
+
+
+def test_preview_shows_what_the_bytes_hold(kafka, schema_registry, avro, tmp_path, capsys):
+    topic, _ = filled(kafka, schema_registry, ORDER, [order(3)], partitions=1)
+    kafka.produce(topic, [b"no Avro"])
+    head = {"apiVersion": "dataflow.dataflow.io/v1", "kind": "DataFlow", "metadata": {"name": "preview"}}
+    sink = {"type": "file", "file": {"path": str(tmp_path)}}
+    (tmp_path / "flow.yaml").write_text(yaml.safe_dump({**head, "spec": {"source": avro(topic), "sink": sink}}))
+    assert main(["preview", str(tmp_path / "flow.yaml")]) == 0
+    refused, source, _ = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (refused["step"], refused["record"]["offset"]) == ("source", 1) and "begins with the byte" in refused[
+        "rejected"
+    ]
+    assert (source["record"]["id"], source["record"]["note"]) == (3, "n3\t\\")
