@@ -132,7 +132,7 @@ def test_every_change_is_in_one_file(table, postgresql, tmp_path):
     sink = {"type": "file", "file": {"path": str(target), "format": "ndjson", **PER_COMMIT}}
     source = source_of(postgresql, table, snapshot="never")
     flow = write_flow(tmp_path, f"flow-{table}", source, sink, **SMALL_READS)
-    assert kill_repeatedly(flow, lambda number: change(postgresql, table, number), 4, seed=7) == 4
+    assert kill_repeatedly(flow, lambda number: change(postgresql, table, number), 3, seed=7) == 3
     events = [json.loads(line) for file in target.glob("*.ndjson") for line in file.read_text().splitlines()]
     places = Counter((event["source"]["commitLsn"], event["source"]["index"], event["op"]) for event in events)
     assert {place: count for place, count in places.items() if count > 1} == {}, "repeated"
