@@ -417,6 +417,11 @@ def test_what_the_registry_answers_is_sorted(schema_registry):
     assert "subject" in registry.check()
     with pytest.raises(UnknownSchema, match="no schema with the id 1999999999"):
         registry.schema(1_999_999_999)
+    began = time.monotonic()
+    for unknown in range(1_999_999_900, 1_999_999_910):  # it was waited for the first one
+        with pytest.raises(UnknownSchema):
+            registry.schema(unknown)
+    assert time.monotonic() - began < 5
     assert registry.latest("no-such-subject") is None
     with pytest.raises(Fatal, match=r"schemaRegistry.url"):
         SchemaRegistry([schema_registry.url + "/nowhere"]).check()
