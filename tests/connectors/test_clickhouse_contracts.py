@@ -72,7 +72,7 @@ class OnTable(OfTable, IdempotentSinkContract):
 
 class TestSinkOnDocuments(OnTable):
     settings: ClassVar = {"auto_create_table": True}
-    crash_in = ("sink", "http_client")
+    crash_in = ("sink",)
 
     def stored(self):
         return [Record(**json.loads(data)) for (data,) in self.select("data")]

@@ -12,6 +12,6 @@ Tests take the fixtures of `tests/conftest.py`. Developers who run tests often k
     export CONNECT_TEST_POSTGRESQL=postgresql://postgres@127.0.0.1:27341/postgres
 
 Modules: `clickhouse`, `kafka`, `keycloak`, `postgresql`: what a test sees. `<name>_server`: how each runs here.
-`supervisor`: the process that ends a server whatever happens to its owner; `process`: how the owner talks to it. `proxy`: a TCP
-proxy that loses connections on demand. `downloads`: what is kept between runs.
+`supervisor`: the process that ends a server whatever happens to its owner; `process`: how the owner talks to it.
+`proxy`: a TCP proxy that loses connections on demand. `downloads`: what is kept between runs.
 """

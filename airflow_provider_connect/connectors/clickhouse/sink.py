@@ -44,8 +44,8 @@ class ClickHouseSink(IdempotentSink[ClickHouseSinkConfig]):
 
     * A document table (see `table` of the configuration) takes JSON documents, byte by byte.
     * A typed table takes columns, rows of PostgreSQL's COPY text (as columns), and over HTTP also JSON documents, which
-      the server parses. A null or missing field
-      takes the column's default, as ClickHouse has it; a number or text that does not fit is refused.
+      the server parses. A null or missing field takes the column's default, as ClickHouse has it; a number, time or
+      text that does not fit is refused.
     """
 
     config_type: ClassVar[type[ClickHouseSinkConfig]] = ClickHouseSinkConfig
