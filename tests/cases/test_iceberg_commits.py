@@ -14,6 +14,7 @@ from tests.engine.flows import until
 from tests.services.proxy import TcpProxy
 
 COUNT = 300
+ZOMBIES = 8_000
 COMMIT = b'"add-snapshot"'
 """Only commits have it."""
 
@@ -90,7 +91,7 @@ def test_two_flows_and_a_stranger_into_one_table(kafka, nessie, table):
 def test_a_paused_worker_is_fenced(kafka, nessie, table, tmp_path):
     """Cases 2 and 7."""
     topic = kafka.create_topic(1)
-    kafka.produce(topic, keyed(0, 20_000))
+    kafka.produce(topic, keyed(0, ZOMBIES))
     kind, sink = to_nessie(nessie.url, table, batchSize=500)
     source = {"brokers": [kafka.bootstrap_servers], "topic": topic, "properties": {"session.timeout.ms": 6000}}
     flow = write_flow(
@@ -107,4 +108,4 @@ def test_a_paused_worker_is_fenced(kafka, nessie, table, tmp_path):
     time.sleep(3)
     zombie.kill()
     Victim(flow, "--drain").finish()
-    assert_each_once(ids_in(nessie, table), 20_000)
+    assert_each_once(ids_in(nessie, table), ZOMBIES)
