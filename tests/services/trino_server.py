@@ -29,7 +29,6 @@ FLAGS = (
     "-Dfile.encoding=UTF-8",
     "--enable-native-access=ALL-UNNAMED",
     "--sun-misc-unsafe-memory-access=allow",
-    "--add-modules=jdk.incubator.vector",
 )
 SETTINGS: Mapping[str, str] = {
     "coordinator": "true",
