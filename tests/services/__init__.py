@@ -2,8 +2,8 @@
 
 A server comes from an environment variable when that is set (`CONNECT_TEST_KAFKA=host:port[,host:port]`,
 `CONNECT_TEST_POSTGRESQL=postgresql://…`, `CONNECT_TEST_CLICKHOUSE=host:http_port:native_port`); else it is downloaded
-from the package registries that the build uses anyway (wheels for PostgreSQL and ClickHouse, Maven for all others) and runs
-on a free port of 127.0.0.1 for as long as its owner lives.
+from the package registries that the build uses anyway (wheels for PostgreSQL and ClickHouse, Maven for all others) and
+runs on a free port of 127.0.0.1 for as long as its owner lives.
 
 Tests take the fixtures of `tests/conftest.py`. Developers who run tests often keep the servers up meanwhile:
 
