@@ -1,4 +1,4 @@
-# Needs python3 (3.11 or newer), java (17 or newer) and mvn; everything else comes from package registries.
+# Needs python3 (3.11 or newer) and mvn (with a java that it runs on); everything else comes from package registries.
 PYTHON ?= python3
 PYTEST_ARGS ?=
 # Where Python may not keep bytecode, every start of a worker compiles for a second.
@@ -25,11 +25,13 @@ $(STAMP): pyproject.toml constraints.txt
 # The second way is for machines whose mirror is configured for pip only.
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[all,dev]' || \
 	  $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --constraint constraints.txt chdb-core || \
+	  $(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt chdb-core
 	@touch $@
 
 # A marker that says no more than "Linux or macOS" is noise in a list for Linux and macOS.
 constraints: ## resolve constraints.txt anew
-	uv pip compile pyproject.toml --extra all --extra dev --universal --upgrade --quiet \
+	uv pip compile pyproject.toml --extra all --extra dev --group clickhouse-server --universal --upgrade --quiet \
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file constraints.txt
 	sed -i.bak "s/ ; (python_full_version < '3.15' and sys_platform == 'darwin') or (python_full_version < '3.15' and sys_platform == 'linux')$$//" constraints.txt
 	rm constraints.txt.bak
@@ -56,7 +58,7 @@ unit: $(STAMP) ## run the tests that need no server
 servers: $(STAMP) ## download the servers that the tests start, if they are not in the cache
 	$(BIN)/python -m tests.services download
 
-services: $(STAMP) ## start Kafka and PostgreSQL for development, until ^C
+services: $(STAMP) ## start Kafka, PostgreSQL and ClickHouse for development, until ^C
 	$(BIN)/python -m tests.services up
 
 bench: $(STAMP) ## measure throughput

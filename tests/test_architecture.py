@@ -124,7 +124,12 @@ def test_connectors_know_the_contracts_only():
 
 def test_drivers_are_imported_by_their_connector_only():
     """Elsewhere only inside a function, so that nothing needs a driver whose connector is not used."""
-    drivers = {"confluent_kafka": "kafka", "psycopg": "postgresql"}
+    drivers = {
+        "clickhouse_connect": "clickhouse",
+        "clickhouse_driver": "clickhouse",
+        "confluent_kafka": "kafka",
+        "psycopg": "postgresql",
+    }
     found = []
     for path in FILES:
         for node in ast.parse(path.read_text()).body:

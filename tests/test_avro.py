@@ -127,6 +127,26 @@ def test_a_long_array_and_many_blocks():
     assert read(schema, [blocks])[1]
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_long_arrays_of_anything(seed):
+    """Few data with many elements take another way to the same."""
+    cases = Cases(seed)
+    schema = record(a={"type": "array", "items": cases.schema(2)}, m={"type": "map", "values": "string"}, z="long")
+    item = schema["fields"][0]["type"]["items"]
+    written_, wanted = [], []
+    for length in (0, 200, 3, 70):
+        pairs = [cases.value(item) for _ in range(length)]
+        many = {f"k{n}": f"v{n}" for n in range(length)}
+        written_.append({"a": [pair[0] for pair in pairs], "m": many, "z": length})
+        wanted.append({"a": [pair[1] for pair in pairs], "m": list(many.items()), "z": length})
+    data = written(schema, written_)
+    assert plain(schema, data) == wanted
+    cut = data[1][: cases.random.randrange(1, len(data[1]))]
+    found, refused = read(schema, [data[0], cut, data[2]])
+    assert list(refused) == [1]
+    assert [found[0].as_py(), found[2].as_py()] == [wanted[0], wanted[2]]
+
+
 @pytest.mark.parametrize(
     ("schema", "data", "message"),
     [

@@ -133,6 +133,28 @@ def test_a_transform_that_makes_more_rows_keeps_the_key_with_each():
     assert rows.column("key").to_pylist() == [b"k1", b"k1", b"k2"]
 
 
+def test_a_tombstone_stays_one_through_transforms():
+    given = batch(b'{"a":1}', None, b'{"a":3}', None, key=pa.array([b"k1", b"k2", b"k3", b"k4"]))
+    rows = negotiate(("json",), True, ("json",)).apply(given, [transform("rename", fields={"a": "b"})])
+    assert texts(rows) == ['{"b":1}', None, '{"b":3}', None]
+    assert rows.column("key").to_pylist() == [b"k1", b"k2", b"k3", b"k4"]
+    backwards = Step(lambda rows: rows.take(pa.array([3, 2, 0])))
+    rows = negotiate(("json",), True, ("json",)).apply(given, [backwards])
+    assert texts(rows) == [None, '{"a":3}', '{"a":1}']
+
+
+def test_a_tombstone_becomes_no_row_of_nulls():
+    given = batch(b'{"a":1}', None, b'{"a":3}', None)
+    for steps in ([], [transform("rename", fields={"a": "b"})]):
+        with pytest.raises(InvalidRecord, match="tombstone") as raised:
+            negotiate(("json",), bool(steps), ("columns",)).apply(given, steps)
+        assert set(raised.value.rows) == {1, 3}
+    kept = negotiate(("json",), True, ("columns",)).apply(given, [transform("filter", field="a", op=">", value=0)])
+    assert kept.column("a").to_pylist() == [1, 3], "what a transform drops is no matter"
+    opaque = negotiate(("bytes",), True, ("columns",)).apply(batch(b"x", None, encoding="bytes"), [Step(lambda r: r)])
+    assert opaque.column("value").to_pylist() == [b"x", None]
+
+
 def test_a_transform_that_loses_track_loses_the_key_only():
     total = Step(lambda rows: pa.RecordBatch.from_pydict({"sum": [pc.sum(rows.column("a")).as_py()]}))
     rows = negotiate(("json",), True, ("json",)).apply(

@@ -30,7 +30,8 @@ def bare(tmp_path_factory) -> Path:
     environment = folder / "venv"
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, environment], check=True)
     install = [uv, "pip", "install", "--quiet", "--python", environment / "bin" / "python"]
-    subprocess.run([*install, "--constraint", ROOT / "constraints.txt", f"{source}[kafka,postgresql]"], check=True)
+    extras = "kafka,schema-registry,postgresql,clickhouse,trino,iceberg,nessie"
+    subprocess.run([*install, "--constraint", ROOT / "constraints.txt", f"{source}[{extras}]"], check=True)
     return environment / "bin"
 
 
@@ -56,7 +57,16 @@ def test_airflow_is_not_there(bare):
 
 def test_every_connector_can_be_used(bare, tmp_path):
     types = json.loads(connect(bare, "types", "--json", cwd=tmp_path))
-    assert {entry["type"] for entry in types} >= {"file", "kafka", "postgresql"}
+    assert {entry["type"] for entry in types} >= {
+        "clickhouse",
+        "file",
+        "iceberg",
+        "kafka",
+        "nessie",
+        "postgresql",
+        "postgresql-cdc",
+        "trino",
+    }
     assert [entry["type"] for entry in types if not entry["available"]] == []
 
 

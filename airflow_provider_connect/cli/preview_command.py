@@ -60,7 +60,7 @@ def _preview(flow: DataFlow, records: int, max_seconds: float) -> None:
     read_format = _read_format(source.formats(), bool(transforms))
     parts = _read(source, plan.flow, read_format, records, max_seconds)
     if (codec := source.codec(read_format)) is not None:  # what its bytes hold only this source can tell
-        parts = [_applied(flow.spec.source.type, codec.decode, rows) for rows in parts]
+        parts = [_applied(flow.spec.source.type, codec.decode, rows, "source") for rows in parts]
     for rows in parts:
         _print("source", flow.spec.source.type, rows)
     for component, transform in zip(flow.spec.transformations, transforms, strict=True):
@@ -118,7 +118,7 @@ def _columns(step: str, rows: pa.RecordBatch) -> pa.RecordBatch:
     return rows if encoding == COLUMNS else _applied(step, registry.codec(encoding).decode, rows)
 
 
-def _applied(step: str, change: Any, rows: pa.RecordBatch) -> pa.RecordBatch:
+def _applied(step: str, change: Any, rows: pa.RecordBatch, kind: str = "transform") -> pa.RecordBatch:
     """The rows after a step; those it refuses are printed and left out, as dead letters would be."""
     try:
         changed: pa.RecordBatch = change(rows)
@@ -127,9 +127,9 @@ def _applied(step: str, change: Any, rows: pa.RecordBatch) -> pa.RecordBatch:
         if not error.rows:
             raise
         for index, reason in error.rows.items():
-            _line({"step": "transform", "type": step, "record": _records(rows.slice(index, 1))[0], "rejected": reason})
+            _line({"step": kind, "type": step, "record": _records(rows.slice(index, 1))[0], "rejected": reason})
         keep = [index for index in range(rows.num_rows) if index not in error.rows]
-        return _applied(step, change, rows.take(pa.array(keep, pa.int64())))
+        return _applied(step, change, rows.take(pa.array(keep, pa.int64())), kind)
 
 
 def _print(step: str, kind: str, rows: pa.RecordBatch) -> None:

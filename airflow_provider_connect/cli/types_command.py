@@ -10,6 +10,8 @@ from airflow_provider_connect.cli import OK
 from airflow_provider_connect.engine.errors import FlowError
 from airflow_provider_connect.engine.offer import Offer, offers
 
+_NARROWEST = 12
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Print one line per connector, or a JSON list."""
@@ -17,12 +19,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([_as_dict(name, offer) for name, offer in found.items()], indent=2))
         return OK
+    width = max(_NARROWEST, *map(len, found))
     for name, offer in found.items():
         if isinstance(offer, FlowError):
-            print(f"{name:<12}  {offer}")
+            print(f"{name:<{width}}  {offer}")
         else:
             guarantees = " or ".join(offer.guarantees)
-            print(f"{name:<12}  {' and '.join(offer.roles):<15}  {guarantees}".rstrip())
+            print(f"{name:<{width}}  {' and '.join(offer.roles):<15}  {guarantees}".rstrip())
     return OK
 
 

@@ -153,8 +153,8 @@ class Source(Connector[C]):
        that sessions, heartbeats and rebalances go on. It returns no records and must not block.
     5. `close()`.
 
-    Threads: all of these are called by one thread, the lane's reader. `check`, `splits`, `lag` and `lag_bytes` may be called by
-    another and on a source that is not open.
+    Threads: all of these are called by one thread, the lane's reader. `check`, `splits`, `lag` and `lag_bytes` may be
+    called by another and on a source that is not open.
     Order: the same position read again gives the same records in the same order, else the source is not replayable
     and says so with `replayable = False`; then no sink makes it better than at least once.
     Errors: after Retryable from `read` the worker closes the source, waits, opens it and claims again.

@@ -20,6 +20,7 @@ from airflow_provider_connect.engine.errors import ConnectError, Fatal, FlowErro
 from airflow_provider_connect.engine.transform import ROW, Transform
 
 _OPAQUE = "bytes"
+_KEPT = b"kept"
 
 Codecs = Callable[[str], Codec | None]
 """What `Connector.codec` is: the codec of an encoding that needs the connector's configuration, else None."""
@@ -72,6 +73,7 @@ class Conversion:
                 if rows.num_rows == 0:
                     return rows
         if self.encoder is None:
+            _refuse_tombstones(original, rows, origin)
             return rows
         try:
             encoded = self.encoder.encode(rows)
@@ -193,18 +195,46 @@ def _renumbered(error: InvalidRecord, origin: pa.Array | None, transforms: Seque
     return InvalidRecord(str(error), rows={origin[index].as_py(): why for index, why in error.rows.items()})
 
 
+def keeps(encoded: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
+    """Encoded rows whose codec has made these columns of the envelope itself, also where all their values are null."""
+    metadata = {**(encoded.schema.metadata or {}), _KEPT: ",".join(columns).encode()}
+    return encoded.replace_schema_metadata(metadata)
+
+
 def _carry(original: pa.RecordBatch, encoded: pa.RecordBatch, origin: pa.Array | None, changed: bool) -> pa.RecordBatch:
-    """The encoded documents with key, headers and origin of the documents they were made from."""
+    """The encoded documents with key, headers and origin of the documents they were made from. What was made of a
+    tombstone is one again."""
     if format_of(original.schema) == COLUMNS or (changed and origin is None):
         return encoded
     columns = []
+    made = {"value", *(encoded.schema.metadata or {}).get(_KEPT, b"").decode().split(",")}
     for field in encoded.schema:
-        column = encoded.column(field.name)
-        if field.name != "value" and column.null_count == len(column):
-            column = original.column(field.name)
-            column = column if origin is None else pc.take(column, origin)
+        column, before = encoded.column(field.name), original.column(field.name)
+        if field.name == "value" and before.null_count:
+            column = pc.if_else(_taken(pc.is_valid(before), origin), column, None)
+        elif field.name not in made and column.null_count == len(column):
+            column = _taken(before, origin)
         columns.append(column)
     return pa.RecordBatch.from_arrays(columns, schema=encoded.schema)
+
+
+def _refuse_tombstones(original: pa.RecordBatch, rows: pa.RecordBatch, origin: pa.Array | None) -> None:
+    """A record without a value must not become a row of nulls. One that a transform dropped is no matter."""
+    if format_of(original.schema) in (COLUMNS, _OPAQUE) or format_of(rows.schema) != COLUMNS:
+        return
+    values = original.column("value")
+    if values.null_count == 0 or (origin is None and rows.num_rows != original.num_rows):
+        return
+    left = pc.indices_nonzero(pc.is_null(values))
+    if origin is not None:
+        left = left.filter(pc.is_in(left, origin.cast(left.type)))
+    if len(left):
+        why = "a record without value (a tombstone) has no columns"
+        raise InvalidRecord(f"{len(left)} records: {why}", rows=dict.fromkeys(left.to_pylist(), why))
+
+
+def _taken(column: pa.Array, origin: pa.Array | None) -> pa.Array:
+    return column if origin is None else pc.take(column, origin)
 
 
 def _listed(formats: Sequence[str]) -> str:

@@ -29,8 +29,8 @@ class Offer:
 
     @property
     def replayable(self) -> bool | None:
-        """Whether the source can read from a position again; None where there is no source."""
-        return None if self.source is None else self.source.replayable
+        """Whether the source, as it may be configured, can read from a position again; None where there is none."""
+        return None if self.source is None else self.source.replayable is not False
 
 
 def offers() -> dict[str, Offer | FlowError]:

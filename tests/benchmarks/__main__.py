@@ -18,6 +18,7 @@ from tests.benchmarks.paths import PATHS, KafkaToPostgreSQL, Path
 from tests.benchmarks.paths_avro import AVRO_PATHS
 from tests.benchmarks.paths_clickhouse import CLICKHOUSE_PATHS
 from tests.benchmarks.paths_iceberg import ICEBERG_PATHS
+from tests.benchmarks.paths_postgresql_cdc import POSTGRESQL_CDC_PATHS
 from tests.benchmarks.paths_trino import TRINO_PATHS
 from tests.services.kafka import Kafka
 from tests.services.kafka_server import KafkaServer
@@ -25,7 +26,9 @@ from tests.services.postgresql import PostgreSQL
 from tests.services.postgresql_server import PostgreSQLServer
 
 MB = 1024 * 1024
-PATHS.update({path.name: path for path in (*ICEBERG_PATHS, *AVRO_PATHS, *TRINO_PATHS, *CLICKHOUSE_PATHS)})
+PATHS.update(
+    {path.name: path for path in (*ICEBERG_PATHS, *AVRO_PATHS, *TRINO_PATHS, *CLICKHOUSE_PATHS, *POSTGRESQL_CDC_PATHS)}
+)
 COLUMNS = ("path", "rows", "rows_per_s", "raw_rows_per_s", "ratio", "peak_rss_mb", "cpu_seconds")
 
 

@@ -433,7 +433,7 @@ class TestTables:
         values = {name: column for name, column in COLUMNS.items() if name not in {"null", "lown", "fixed"}}
         arrays = [pa.array([arrow_value(name, value)], type_) for name, (_, value, type_) in values.items()]
         with opened(clickhouse, table, protocol, auto_create_table="typed") as sink:
-            assert sink.accepts() == ("columns",)
+            assert sink.accepts() == ("columns", "postgresql-copy")
             deliver(sink, batch_of(pa.RecordBatch.from_arrays(arrays, names=list(values))))
             deliver(sink, batch_of([{"i64": 5}]), token="u")
         found = clickhouse.execute(f"SELECT i64, u64, money, huge, day32, micro, list, map, pair.y FROM {table}")
@@ -441,6 +441,12 @@ class TestTables:
         (row,) = [row for row in found if row[0] != 5]
         stamped = [v.replace(tzinfo=dt.UTC) if isinstance(v, dt.datetime) and v.tzinfo is None else v for v in row]
         assert stamped == [*wanted, "z"]
+
+    def test_a_typed_table_may_have_a_column_data_alone(self, clickhouse, table):
+        for number in range(2):
+            with opened(clickhouse, table, auto_create_table="typed") as sink:
+                deliver(sink, batch_of([{"data": f"x{number}"}]), token=str(number))
+        assert sorted(clickhouse.execute(f"SELECT data FROM {table}")) == [("x0",), ("x1",)]
 
     def test_upserts_keep_the_last_of_a_key(self, clickhouse, table):
         settings = {

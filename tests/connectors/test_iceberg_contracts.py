@@ -71,6 +71,7 @@ class OnTable(OfCatalog, TransactionalSinkContract):
             return []
 
 
+@pytest.mark.timeout(600)
 class TestSinkOnDocuments(OnTable):
     crash_in = ("sink", "commits")
 

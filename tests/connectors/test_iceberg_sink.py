@@ -198,6 +198,15 @@ class TestSchemas:
             (1, None, None), (2, None, True),
         ]  # fmt: skip
 
+    def test_records_without_any_value_are_no_first_records(self, tables):
+        sink = tables.sink(auto_create_table=True, create_as="typed")
+        with pytest.raises(InvalidRecord, match="no columns yet"):
+            write(sink, {"nothing": [None, None]}, 1)
+        sink.abort()
+        write(sink, {"nothing": [None], "id": [1]}, 1)
+        write(sink, {"nothing": [None, None]}, 2)
+        assert [row["id"] for row in tables.rows()].count(None) == 2
+
     def test_a_type_without_counterpart(self, tables):
         sink = tables.sink(auto_create_table=True, create_as="typed")
         with pytest.raises(Fatal, match="column 'x' of type month_day_nano_interval has no type in Iceberg"):
@@ -336,6 +345,42 @@ class TestCommits:
             write(sink, [b'{"id": 1}'], 1)
         write(sink, [b'{"id": 2}'], 2)
         assert sorted(row["data"] for row in tables.rows()) == ['{"id": 1}', '{"id": 2}']
+
+    def test_a_commit_that_was_sent_twice(self, tables, monkeypatch):
+        """Refused because it is there already: its files are the table's now."""
+        sink = tables.sink(auto_create_table=True)
+        sink.write(Batch(document(b'{"id": 1}'), Checkpoint()))
+        sink.flush()
+        commit = SqlCatalog.commit_table
+
+        def twice(self, *arguments, **named):
+            commit(self, *arguments, **named)
+            return commit(self, *arguments, **named)
+
+        monkeypatch.setattr(SqlCatalog, "commit_table", twice)
+        sink.commit(Checkpoint({"0": 1}))
+        monkeypatch.undo()
+        write(sink, [b'{"id": 2}'], 2)
+        assert sorted(row["data"] for row in tables.rows()) == ['{"id": 1}', '{"id": 2}']
+
+    def test_an_answer_that_cannot_be_read(self, tables, monkeypatch):
+        """Whatever goes wrong after a commit was sent, its files may be the table's."""
+        sink = tables.sink(auto_create_table=True)
+        sink.write(Batch(document(b'{"id": 1}'), Checkpoint()))
+        sink.flush()
+        commit = SqlCatalog.commit_table
+
+        def garbled(self, *arguments, **named):
+            commit(self, *arguments, **named)
+            raise ValueError("no JSON")
+
+        monkeypatch.setattr(SqlCatalog, "commit_table", garbled)
+        with pytest.raises(Retryable, match="no clear answer"):
+            sink.commit(Checkpoint({"0": 1}))
+        monkeypatch.undo()
+        sink.abort()
+        assert sink.positions(["0"]) == {"0": 1}
+        assert tables.rows() == [{"data": '{"id": 1}'}]
 
     def test_a_commit_that_is_late_never_lands(self, tables, monkeypatch):
         """It is still on its way when the positions were asked; after that it is refused."""

@@ -82,7 +82,7 @@ class TestKafkaTransactionalSink(KafkaTarget, TransactionalSinkContract):
 
     def deaths(self, work):
         # librdkafka's threads do not survive a fork, so the dying is done elsewhere.
-        # Each death takes a second or two; all lines of the sink take a quarter of an hour.
+        # All lines of the sink take minutes.
         names = ["ownership.py"] + ["transactional.py"] * bool(os.environ.get("CONNECT_TEST_EVERY_LINE"))
         modules = [Path(kafka_connector.__file__).parent / name for name in names]
         arguments = {

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from airflow_provider_connect.connectors.kafka import KafkaSource
+from airflow_provider_connect.connectors.kafka import KafkaSource, client
 from airflow_provider_connect.connectors.kafka.config import KafkaSourceConfig
-from airflow_provider_connect.engine.errors import Fatal
+from airflow_provider_connect.engine.errors import Fatal, Retryable
 from airflow_provider_connect.engine.flow import dataflow
 from tests.engine.flows import Running
 from tests.services.keycloak import (
@@ -21,8 +21,8 @@ from tests.services.keycloak import (
 )
 
 
-def tokens(url, client=SHORTLIVED, secret=SHORTLIVED_SECRET, **more):
-    return {"mechanism": "oauthbearer", "tokenEndpointURL": url, "clientID": client, "clientSecret": secret, **more}
+def tokens(url, client_id=SHORTLIVED, secret=SHORTLIVED_SECRET, **more):
+    return {"mechanism": "oauthbearer", "tokenEndpointURL": url, "clientID": client_id, "clientSecret": secret, **more}
 
 
 def check(kafka, listener, sasl, topic="t", **more):
@@ -30,7 +30,10 @@ def check(kafka, listener, sasl, topic="t", **more):
     return KafkaSource(KafkaSourceConfig.model_validate(settings)).check()
 
 
-def test_a_token_lets_us_in_also_over_tls_and_from_an_endpoint_with_its_own_authority(oauth_kafka, keycloak_server):
+def test_a_token_lets_us_in_also_over_tls_and_from_an_endpoint_with_its_own_authority(
+    oauth_kafka, keycloak_server, monkeypatch
+):
+    monkeypatch.setattr(client, "CHECK_SECONDS", 30.0)  # the broker has yet to fetch the keys
     topic, keycloak = oauth_kafka.plain.create_topic(), Keycloak(keycloak_server.https_url)
     trusted = {"endpointCa": oauth_kafka.authority.cert, "scope": "profile"}
     assert "has 1 partition" in check(oauth_kafka, "OAUTH", tokens(keycloak.token_url, **trusted), topic)
@@ -46,7 +49,6 @@ def test_a_token_lets_us_in_also_over_tls_and_from_an_endpoint_with_its_own_auth
             lambda plain, own: tokens(plain, secret="wrong"),
             r"OAUTHBEARER token.*check `sasl` \(tokenEndpointURL, clientID",
         ),
-        (lambda plain, own: tokens("http://127.0.0.1:1/token"), r"OAUTHBEARER token.*check `sasl` \(tokenEndpointURL"),
         (lambda plain, own: tokens(f"{plain}/no"), r"check `sasl` \(tokenEndpointURL"),
         (lambda plain, own: tokens(own), r"check `sasl` \(tokenEndpointURL.*endpointCa\)"),
         (lambda plain, own: tokens(plain, CONNECTOR, CONNECTOR_SECRET), "needs an ACL"),
@@ -58,6 +60,13 @@ def test_who_gets_no_token_or_a_useless_one_hears_it(oauth_kafka, keycloak, keyc
     with caplog.at_level(logging.CRITICAL), pytest.raises(Fatal, match=message) as raised:
         check(oauth_kafka, "OAUTH", sasl)
     assert SHORTLIVED_SECRET not in str(raised.value)
+
+
+def test_a_token_endpoint_that_is_down_may_come_back(oauth_kafka, monkeypatch, caplog):
+    monkeypatch.setattr(client, "CHECK_SECONDS", 1.0)
+    down = r"OAUTHBEARER token.*check `sasl\.tokenEndpointURL`, and whether it is up"
+    with caplog.at_level(logging.CRITICAL), pytest.raises(Retryable, match=down):
+        check(oauth_kafka, "OAUTH", tokens("http://127.0.0.1:1/token"))
 
 
 @pytest.mark.slow

@@ -272,7 +272,7 @@ def test_a_flow_into_several_topics_is_exactly_once_and_sets_aside_what_goes_now
         ({"topic": "a", "partitions": 3}, "set `createTopic: true`"),
         ({"topic": "a", "partitions": 0, "createTopic": True}, "`partitions` must be at least 1"),
         ({"topic": "a", "replicationFactor": 3}, "set `createTopic: true`"),
-        ({"topic": "a-{b}", "format": "avro", "avroSchema": '"string"'}, "need JSON, but format is 'avro'"),
+        ({"topic": "a-{b}", "format": "avro", "schemaRegistry": {"url": "http://r"}}, "set `subjectNames: record`"),
     ],
 )
 def test_a_wrong_route_says_what_is_wrong(settings, message):

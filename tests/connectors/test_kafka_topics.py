@@ -141,6 +141,27 @@ def test_a_flow_of_several_topics_into_one_is_exactly_once_on_one_cluster(kafka,
     assert sum(kafka.committed_offsets(f"{prefix}-b", name).values()) == 10, "positions are in the group's offsets"
 
 
+def test_tombstones_keys_and_headers_go_from_end_to_end_also_through_transformations(kafka):
+    source, copied, renamed = (kafka.create_topic() for _ in range(3))
+    producer = kafka.producer()
+    producer.produce(source, b'{"a":1}', b"k1", headers=[("h", b"1"), ("h", None)])
+    producer.produce(source, None, b"k2", headers=[("why", b"deleted")])
+    producer.flush()
+    steps = [{"type": "rename", "config": {"fields": {"a": "b"}}}]
+    for target, transformations in ((copied, []), (renamed, steps)):
+        flow = dataflow(
+            kafka.unique_name("flow"),
+            source=("kafka", {"brokers": kafka.bootstrap_servers, "topic": source}),
+            sink=("kafka", {"brokers": kafka.bootstrap_servers, "topic": target}),
+            transformations=transformations,
+        )
+        assert Worker(flow.plan(), Limits(mode="drain")).run().records == 2
+    for target, value in ((copied, b'{"a":1}'), (renamed, b'{"b":1}')):
+        first, second = kafka.consume_all(target)
+        assert (first.key, first.value, first.headers) == (b"k1", value, (("h", b"1"), ("h", None)))
+        assert (second.key, second.value, second.headers) == (b"k2", None, (("why", b"deleted"),))
+
+
 # --- where it begins
 
 

@@ -19,7 +19,7 @@ MODULES = ("source", "snapshot", "slot", "publication", "changes", "replication"
 """Those that speak to the server or know where we stand; the others only make texts of bytes."""
 
 SPLIT = "changes"
-EVERY = 5
+EVERY = 11
 """A run executes some 570 lines, many of them repeatedly; dying at each of them (1) takes minutes."""
 
 pytestmark = pytest.mark.timeout(200)
@@ -124,6 +124,6 @@ def test_death_at_every_line(worker, postgresql):
         worker.run(changing=False)
         worker.assert_exact(death)
         worker.reset()
-    assert len(set(died)) > 80, "hardly a line of the source was executed"
+    assert len(set(died)) > 40, "hardly a line of the source was executed"
     worker.run(changing=False)
     worker.assert_exact("the worker that survived")

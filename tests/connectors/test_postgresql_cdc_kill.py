@@ -123,6 +123,27 @@ def test_every_change_is_in_kafka_once(table, postgresql, kafka, tmp_path):
     assert len(stretches) > 1, "no kill interrupted the snapshot"
 
 
+def test_every_change_is_in_one_file(table, postgresql, tmp_path):
+    """A sink that is effectively once: a flush that was interrupted is read again from the slot, exactly."""
+    create(postgresql, table)
+    postgresql.execute(f"CREATE PUBLICATION {table} FOR TABLE {table}")
+    postgresql.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", table)
+    target = tmp_path / "changes"
+    sink = {"type": "file", "file": {"path": str(target), "format": "ndjson", **PER_COMMIT}}
+    source = source_of(postgresql, table, snapshot="never")
+    flow = write_flow(tmp_path, f"flow-{table}", source, sink, **SMALL_READS)
+    assert kill_repeatedly(flow, lambda number: change(postgresql, table, number), 3, seed=7) == 3
+    events = [json.loads(line) for file in target.glob("*.ndjson") for line in file.read_text().splitlines()]
+    places = Counter((event["source"]["commitLsn"], event["source"]["index"], event["op"]) for event in events)
+    assert {place: count for place, count in places.items() if count > 1} == {}, "repeated"
+    # Complete: what was made, less what was deleted, is what is there of it.
+    created, deleted = (
+        {event[side]["id"] for event in events if event["op"] == op} for op, side in (("c", "after"), ("d", "before"))
+    )
+    ((rows,),) = postgresql.execute(f"SELECT count(*) FROM {table}")
+    assert ROWS_BEFORE + len(created) - len(deleted) == rows
+
+
 def test_a_server_that_is_killed_while_it_is_followed(tmp_path):
     server = PostgreSQLServer()
     postgresql, name = PostgreSQL(server.dsn), "followed"

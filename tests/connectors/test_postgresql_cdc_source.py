@@ -448,6 +448,29 @@ class TestSnapshot:
             state[json.dumps(key)] += 1
         assert set(state.values()) == {4}
 
+    def test_names_that_need_quotes(self, follow, postgresql):
+        name = f"Odd.\"N%s'{postgresql.unique_name()}"
+        sql = '"' + name.replace('"', '""') + '"'
+        follower = follow("", tables=[f"public.{sql}"])
+        with postgresql.connect(autocommit=True) as connection:
+            connection.execute(f'CREATE TABLE {sql} ("I""d%%\' x" text PRIMARY KEY, "Ž" int)'.encode())
+            try:
+                connection.execute(f"INSERT INTO {sql} VALUES ('a''%', 1), ('b\"\\', 2)".encode())
+                events = follower.drain(max_records=1)
+                connection.execute(f'UPDATE {sql} SET "Ž" = 3'.encode())
+                events += follower.drain()
+                column = "I\"d%%' x"
+                assert [(value["op"], value["after"]) for _, value in events] == [
+                    ("r", {column: "a'%", "Ž": 1}),
+                    ("r", {column: 'b"\\', "Ž": 2}),
+                    ("u", {column: "a'%", "Ž": 3}),
+                    ("u", {column: 'b"\\', "Ž": 3}),
+                ]
+                assert [key for key, _ in events[:2]] == [{column: "a'%"}, {column: 'b"\\'}]
+                assert {value["source"]["table"] for _, value in events} == {name}
+            finally:
+                connection.execute(f"DROP TABLE {sql}".encode())
+
     def test_several_tables_and_a_whole_schema(self, follow, postgresql):
         schema = postgresql.create_schema()
         follower = follow("", tables=f"{schema}.*")
@@ -668,9 +691,26 @@ class TestSlot:
     def test_names_come_from_the_flow(self, follow, postgresql):
         config = PostgreSQLCdcSourceConfig(connection_string="postgres://h/d", tables="t")
         assert config.slot_name("orders-cdc") == config.publication_name("orders-cdc") == "connect_orders_cdc"
-        names = {config.slot_name(flow) for flow in ("Orders", "orders", "orders_", "orders.", "ö" * 80, "o" * 80)}
+        names = {config.slot_name(flow) for flow in ("Orders", "a-b", "a_b", "a.b", "ö" * 80, "o" * 80)}
         assert len(names) == 6 and all(len(name) <= 63 for name in names)
         assert config.model_copy(update={"slot": "own"}).publication_name("x") == "own"
+
+
+class TestPublication:
+    def test_tables_that_it_lacks_are_added(self, follow, postgresql):
+        follower, other = follow(), follow()
+        postgresql.execute(f"CREATE PUBLICATION {follower.name} FOR TABLE {other.name}")
+        started(follower)
+        for name in (other.name, follower.name):
+            postgresql.execute(f"INSERT INTO {name} VALUES (1, 'a')")
+        events = follower.drain()
+        assert [value["source"]["table"] for _, value in events] == [follower.name], "others of it are left out"
+
+    def test_one_that_leaves_changes_out_is_warned_of(self, follow, postgresql, caplog):
+        follower = follow()
+        postgresql.execute(f"CREATE PUBLICATION {follower.name} FOR ALL TABLES WITH (publish = 'insert')")
+        follower.drain()
+        assert f"publication {follower.name} leaves out" in caplog.text
 
 
 class TestRefusals:

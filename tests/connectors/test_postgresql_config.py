@@ -66,6 +66,7 @@ def test_secrets_are_not_shown():
         ({"connectionString": GO, "table": "t", "tieBreak": "id"}, "tieBreak without cursor"),
         ({"connectionString": GO, "table": "t", "pollInterval": 0}, "greater than 0"),
         ({"connectionString": GO, "table": "t", "lateCommits": "never"}, "'wait' or 'ignore'"),
+        ({"connectionString": GO, "table": "t", "splits": 0}, "greater than or equal to 1"),
         ({"connectionString": GO, "table": "t", "tabel": "t"}, "Extra inputs"),
     ],
 )
@@ -82,6 +83,15 @@ def test_a_wrong_source_is_refused(values, message):
         ({"connectionString": GO}, "table"),
         ({"connectionString": GO, "table": "t", "conflictKey": "id"}, "no effect without `upsertMode: true`"),
         ({"connectionString": GO, "table": "t", "softDeleteColumn": "d"}, "no effect without `upsertMode: true`"),
+        ({"connectionString": GO, "table": "t", "autoCreateTable": "columns"}, "'json' or 'typed'"),
+        (
+            {"connectionString": GO, "table": "t", "autoCreateTable": "typed", "documentColumn": "d"},
+            "documentColumn takes whole documents, but `autoCreateTable: typed` spreads",
+        ),
+        (
+            {"connectionString": GO, "table": "t", "autoCreateTable": "typed", "ignoreUnknownColumns": True},
+            "but `autoCreateTable: typed` adds columns",
+        ),
         ({"connectionString": GO, "table": "t", "upsertStrategy": "newer"}, "'always' or 'ifNewer'"),
         (
             {"connectionString": GO, "table": "t", "upsertMode": True, "upsertStrategy": "ifNewer"},

@@ -14,7 +14,7 @@ from airflow_provider_connect.connectors.postgresql import (
     PostgreSQLSource,
     PostgreSQLSourceConfig,
 )
-from airflow_provider_connect.engine.batch import Checkpoint
+from airflow_provider_connect.engine.batch import Batch, Checkpoint, documents
 from airflow_provider_connect.engine.connector import SinkContext
 from airflow_provider_connect.testing import SourceContract, TransactionalSinkContract
 from airflow_provider_connect.testing.sink_rows import Record, numbered
@@ -91,6 +91,18 @@ class TestSourceInRawMode(TestSourceByPrimaryKey):
         return [json.loads(value)["_metadata"]["id"] for value in rows.column("value").to_pylist()]
 
 
+class TestSourceInSplits(TestSourceByPrimaryKey):
+    """Three splits that take turns every four values, so that each `produce` is spread over all of them."""
+
+    settings: ClassVar = {"splits": 3, "split_size": 4}
+
+    def produce(self, count):
+        ((every, ids),) = super().produce(count).items()
+        return {
+            f"{every} {index}of3x4": mine for index in range(3) if (mine := [id for id in ids if id // 4 % 3 == index])
+        }
+
+
 class OnTable(OfSchema, TransactionalSinkContract):
     settings: ClassVar[dict[str, object]] = {}
     poison = Record(9000, "NUL \0 is no text")
@@ -131,10 +143,21 @@ class TestSinkOnTypedTable(OnTable):
     """A table that the sink makes of what it gets."""
 
     settings: ClassVar = {"auto_create_table": "typed"}
-    crash_in = ("evolution", "target_lookup", "document_columns")
+    crash_in = ("evolution", "target_lookup")
 
     def write(self, sink, records, format=None):
         super().write(sink, records, format or "json")
+
+    def deliver_on(self, attempt):
+        """One flush whose rows need a column that the table does not have."""
+        sink = self.make()
+        sink.open(SinkContext(self.flow))
+        position = int(sink.claim([self.split]).get(self.split, 0))
+        new = [{**record._asdict(), f"new{attempt}": 1} for record in numbered(position, position + 2)]
+        sink.write(Batch(documents(pa.array([json.dumps(row) for row in new]), "json"), Checkpoint()))
+        sink.flush()
+        sink.commit(Checkpoint({self.split: position + 2}))
+        sink.close()
 
     def stored(self):
         try:

@@ -4,6 +4,7 @@ import datetime
 import decimal
 import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 import pyarrow as pa
@@ -11,7 +12,8 @@ import pytest
 
 from airflow_provider_connect.connectors.postgresql.column_types import fitted, type_of_column, wider
 from airflow_provider_connect.engine.batch import Batch, Checkpoint
-from airflow_provider_connect.engine.errors import Fatal, InvalidRecord
+from airflow_provider_connect.engine.connector import SinkContext
+from airflow_provider_connect.engine.errors import Fatal, InvalidRecord, Retryable
 from airflow_provider_connect.engine.formats import negotiate
 from airflow_provider_connect.testing.source import RecordedContext
 from tests.connectors.postgresql_tables import OnSchema, column_batch, json_batch
@@ -414,3 +416,61 @@ class TestLanes(Typed):
         assert not isinstance(sink.classify(raised.value), InvalidRecord)
         self.deliver(sink, json_batch({"a": 2}), position=2)
         assert self.rows() == [(2,)]
+
+    def test_a_change_waits_for_the_flush_of_another_lane(self):
+        first, second = self.sink(**TYPED), self.sink(**TYPED, lane=1)
+        self.deliver(first, json_batch({"a": 1}))
+        first.write(json_batch({"a": 2}))
+        first.flush()
+        with ThreadPoolExecutor(1) as pool:
+            growing = pool.submit(self.deliver, second, json_batch({"a": 3, "b": "x"}), split="1")
+            with pytest.raises(TimeoutError):
+                growing.result(0.5)
+            first.commit(Checkpoint({"0": 2}))
+            growing.result(20)
+        assert self.rows() == [(1, None), (2, None), (3, "x")]
+
+    def test_of_two_lanes_that_wait_for_each_other_one_tries_again(self):
+        lanes = [self.sink(**TYPED), self.sink(**TYPED, lane=1)]
+        self.deliver(lanes[0], json_batch({"a": 0}))
+        for number, sink in enumerate(lanes, 1):
+            sink.write(json_batch({"a": number}))
+            sink.flush()
+
+        def grow(number):
+            sink, batches = (
+                lanes[number],
+                [json_batch({"a": number + 1}), json_batch({"a": number + 10, f"b{number}": 1})],
+            )
+            try:
+                sink.write(batches[1])
+                sink.flush()
+            except Retryable as error:
+                sink.close()  # the worker's way
+                sink.open(SinkContext(self.schema, number))
+                sink.positions([str(number)])
+                for batch in batches:
+                    sink.write(batch)
+                    sink.flush()
+                sink.commit(Checkpoint({str(number): 2}))
+                return str(error)
+            sink.commit(Checkpoint({str(number): 2}))
+            return None
+
+        with ThreadPoolExecutor(2) as pool:
+            tried = [failure for failure in pool.map(grow, range(2)) if failure]
+        assert len(tried) == 1 and "deadlock" in tried[0]
+        assert self.rows("a, b0, b1") == [
+            (0, None, None),
+            (1, None, None),
+            (2, None, None),
+            (10, 1, None),
+            (11, None, 1),
+        ]
+
+    def test_a_table_with_deferred_constraints(self):
+        self.create("id int UNIQUE DEFERRABLE INITIALLY DEFERRED")
+        sink = self.sink(**TYPED)
+        self.deliver(sink, json_batch({"id": 1}), json_batch({"id": 2, "more": 1}))
+        assert self.rows() == [(1, None), (2, 1)]
+        assert "duplicate key" in str(self.refused(sink, json_batch({"id": 2}), json_batch({"id": 3, "again": 1})))

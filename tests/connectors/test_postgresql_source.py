@@ -14,8 +14,9 @@ from airflow_provider_connect.connectors.postgresql import (
     PostgreSQLSource,
     PostgreSQLSourceConfig,
 )
-from airflow_provider_connect.engine.connector import SinkContext
+from airflow_provider_connect.engine.connector import Share, SinkContext
 from airflow_provider_connect.engine.errors import Fatal, FlowError, Retryable
+from airflow_provider_connect.testing.source import RecordedContext
 from tests.connectors.postgresql_tables import OnSchema
 
 
@@ -257,6 +258,73 @@ class TestIncrements(OnSchema):
         with pytest.raises(Exception) as raised:
             self.batches(source)
         assert isinstance(source.classify(raised.value), Retryable), raised.value
+
+
+class TestSplits(OnSchema):
+    def shares(self, count, **config):
+        """What each of `count` lanes reads, of as many as there are."""
+        found = []
+        for index in range(count):
+            source = self.source(**config)
+            source.open(RecordedContext("flow", "json", share=Share(index, count), drain=True))
+            found.append([row["id"] for row in self.documents(source)])
+            source.close()
+        return found
+
+    def test_every_row_is_in_one_split_also_below_zero_and_far_apart(self):
+        table = self.create("id bigint PRIMARY KEY")
+        ids = [*range(-25, 25), -(2**63), 2**63 - 1, 10**15, 10**15 + 9, 10**15 + 10]
+        for number in ids:
+            self.postgresql.execute(f"INSERT INTO {table} VALUES ({number})")
+        found = self.shares(3, table=table, splits=3, split_size=10)
+        assert sorted(number for share in found for number in share) == sorted(ids)
+        for index, share in enumerate(found):
+            assert share == sorted(share)
+            assert {number // 10 % 3 for number in share} == {index}
+
+    @pytest.mark.parametrize("lanes", [1, 2, 5])
+    def test_lanes_take_all_splits(self, lanes):
+        table = self.create("id int PRIMARY KEY, at timestamptz NOT NULL DEFAULT now()")
+        self.postgresql.execute(f"INSERT INTO {table} SELECT generate_series(1, 1000)")
+        found = self.shares(lanes, table=table, splits=4, split_size=7)
+        assert sorted(number for share in found for number in share) == list(range(1, 1001))
+
+    def test_new_rows_come_to_all_splits_and_nothing_is_looked_at_twice(self):
+        table = self.create("id int PRIMARY KEY")
+        self.postgresql.execute(f"INSERT INTO {table} SELECT generate_series(0, 99)")
+        config = {"table": table, "splits": 2, "split_size": 10}
+        source = self.reading(**config)
+        batches = self.batches(source)
+        ends = {split: position for batch in batches for split, position in batch.checkpoint.items()}
+        assert ends == {f"{table} {index}of2x10": {"after": {"id": "99"}} for index in range(2)}
+        assert self.documents(self.reading(stored=ends, **config)) == []
+        self.postgresql.execute(f"INSERT INTO {table} SELECT generate_series(100, 119)")
+        assert source.lag(ends) == 20
+        assert source.lag(dict(list(ends.items())[:1])) == 70
+        assert [row["id"] for row in self.documents(self.reading(stored=ends, **config))] == list(range(100, 120))
+
+    def test_a_range_of_splits_is_read_again_exactly(self):
+        table = self.create("id int PRIMARY KEY")
+        self.postgresql.execute(f"INSERT INTO {table} SELECT generate_series(0, 199)")
+        config = {"table": table, "splits": 3, "split_size": 16}
+        stored, end, seen = {}, {}, []
+        source = self.reading(**config)
+        for number, batch in enumerate(self.batches(source, max_records=7)):
+            stored = {**stored, **batch.checkpoint} if number < 5 else stored
+            if 5 <= number < 20:
+                end = {**end, **batch.checkpoint}
+                seen += [json.loads(value)["id"] for value in batch.rows.column("value").to_pylist()]
+        again = self.batches(self.reading(stored=stored, until=end, **config), max_records=3)
+        assert sorted(json.loads(v)["id"] for b in again for v in b.rows.column("value").to_pylist()) == sorted(seen)
+        assert {split: position for batch in again for split, position in batch.checkpoint.items()} == end
+
+    def test_what_cannot_be_dealt_out(self):
+        table = self.create("id text PRIMARY KEY, at timestamptz NOT NULL")
+        for config in ({"cursor": "at"}, {"cursor": "id"}):
+            with pytest.raises(FlowError, match=r"an integer as first cursor column, but '.*' is none"):
+                self.reading(table=table, splits=2, **config)
+        with pytest.raises(FlowError, match="but there is no cursor"):
+            self.reading(query=f"SELECT * FROM {table}", splits=2)
 
 
 class TestRefusals(OnSchema):

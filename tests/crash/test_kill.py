@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from tests.crash.victim import Feeder, Victim, kill_repeatedly, write_flow
+from tests.crash.victim import Feeder, Victim, kill_repeatedly, session_milliseconds, write_flow
 
 KILLS = 20
 ROUND = 10_000
@@ -108,14 +108,12 @@ def test_two_workers_of_one_group_with_rebalances_kills_and_a_zombie(target, kaf
         kafka.unique_name("group"),
         {
             "type": "kafka",
-            "kafka": {
-                "brokers": [kafka.bootstrap_servers], "topic": source,
-                "properties": {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500},
-            },
+            "kafka": {"brokers": [kafka.bootstrap_servers], "topic": source},
         },
         {"type": target, target: sink},
         **SMALL_READS,
-    )  # fmt: skip
+    )
+    session = session_milliseconds(kafka.bootstrap_servers) / 1000
     with Feeder(lambda number: kafka.produce(source, records(number, 2000))) as feeder:
         first = Victim(flow).wait_until_committing()
         second = Victim(flow).wait_until_committing()  # joins: splits move in good order
@@ -127,7 +125,7 @@ def test_two_workers_of_one_group_with_rebalances_kills_and_a_zombie(target, kaf
         time.sleep(2)
         fourth = Victim(flow).wait_until_committing()
         third.pause()  # a zombie: the group goes on without it
-        time.sleep(9)
+        time.sleep(1.5 * session)
         third.resume()  # whatever it still holds must not land
         time.sleep(3)
         third.kill()

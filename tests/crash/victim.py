@@ -11,14 +11,22 @@ import sys
 import threading
 import time
 import uuid
+from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
 import yaml
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+
+SHORT_SESSION_MS = 3_000
 
 
 def write_flow(folder: Path, name: str, source: dict, sink: dict, **spec) -> Path:
-    """A flow's YAML file."""
+    """A flow's YAML file. The partitions of a Kafka source are free soon after a member was killed."""
+    settings = source.get("kafka", {})
+    if settings and settings.get("groupProtocol") != "consumer":  # whose sessions are the brokers' business
+        short = {"session.timeout.ms": session_milliseconds(",".join(settings["brokers"]))}
+        source = {**source, "kafka": {**settings, "properties": {**short, **settings.get("properties", {})}}}
     flow = {
         "apiVersion": "dataflow.dataflow.io/v1",
         "kind": "DataFlow",
@@ -28,6 +36,16 @@ def write_flow(folder: Path, name: str, source: dict, sink: dict, **spec) -> Pat
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(flow))
     return path
+
+
+@cache
+def session_milliseconds(brokers: str) -> int:
+    """The shortest session of a consumer group that makes sense on these brokers, and that they allow."""
+    admin = AdminClient({"bootstrap.servers": brokers})
+    broker = next(iter(admin.list_topics(timeout=30).brokers))
+    asked = admin.describe_configs([ConfigResource(ResourceType.BROKER, str(broker))])
+    (settings,) = (answer.result(30) for answer in asked.values())
+    return max(SHORT_SESSION_MS, int(settings["group.min.session.timeout.ms"].value))
 
 
 class Victim:

@@ -6,6 +6,7 @@ import signal
 import sys
 
 from tests.services import keycloak_server, nessie_server, schema_registry_server, trino_server
+from tests.services.clickhouse_server import ClickHouseServer
 from tests.services.kafka_server import KafkaServer, download
 from tests.services.postgresql_server import PostgreSQLServer
 
@@ -14,7 +15,9 @@ def main() -> int:
     """Run the command that the arguments name."""
     parser = argparse.ArgumentParser(prog="python -m tests.services", description="Servers for tests and development.")
     commands = parser.add_subparsers(required=True)
-    commands.add_parser("up", help="start Kafka and PostgreSQL and keep them up until ^C").set_defaults(run=up)
+    commands.add_parser("up", help="start Kafka, PostgreSQL and ClickHouse and keep them up until ^C").set_defaults(
+        run=up
+    )
     commands.add_parser("download", help="fetch what is not in the cache yet").set_defaults(run=download_all)
     parser.parse_args().run()
     return 0
@@ -39,6 +42,8 @@ def up() -> None:
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
         postgresql = stack.enter_context(contextlib.closing(PostgreSQLServer()))
         print(f"export CONNECT_TEST_POSTGRESQL={postgresql.dsn}", flush=True)
+        clickhouse = stack.enter_context(contextlib.closing(ClickHouseServer()))
+        print(f"export CONNECT_TEST_CLICKHOUSE={clickhouse.address}", flush=True)
         kafka = stack.enter_context(contextlib.closing(KafkaServer()))
         print(f"export CONNECT_TEST_KAFKA={kafka.bootstrap_servers}", flush=True)
         print("Ready; ^C ends them.", file=sys.stderr)

@@ -1,5 +1,6 @@
 """What a test sees of ClickHouse: two ports to connect to and names that nobody else uses."""
 
+import functools
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from urllib.parse import quote
 
 import clickhouse_connect
 import urllib3
+from clickhouse_connect.driver.client import Client
 
 from tests.services.proxy import TcpProxy
 
@@ -45,19 +47,21 @@ class ClickHouse:
 
     def execute(self, statement: str, data: str | bytes | None = None, **settings: Any) -> list[tuple[Any, ...]]:
         """Run one statement; returns the rows, if it has any."""
-        pool = urllib3.PoolManager(retries=False)
-        client = clickhouse_connect.get_client(
-            host=self.host, port=self.http_port, database=self.database, pool_mgr=pool, autogenerate_session_id=False
-        )
-        try:
-            if data is not None or statement.lstrip().split()[0].upper() not in {"SELECT", "SHOW", "DESCRIBE"}:
-                client.command(statement, data=data, settings=settings)
-                return []
-            return [tuple(row) for row in client.query(statement, settings=settings).result_rows]
-        finally:
-            client.close()
-            pool.clear()
+        client = _client(self.host, self.http_port, self.database)
+        if data is not None or statement.lstrip().split()[0].upper() not in {"SELECT", "SHOW", "DESCRIBE"}:
+            client.command(statement, data=data, settings=settings)
+            return []
+        return [tuple(row) for row in client.query(statement, settings=settings).result_rows]
 
     def unique_name(self, prefix: str = "t") -> str:
         """A name for a table that no other test has."""
         return f"{prefix}_{uuid.uuid4().hex[:12]}"
+
+
+@functools.cache
+def _client(host: str, port: int, database: str) -> Client:
+    """The tests' own client, with sockets that no connector uses."""
+    pool = urllib3.PoolManager(retries=2)
+    return clickhouse_connect.get_client(
+        host=host, port=port, database=database, pool_mgr=pool, autogenerate_session_id=False
+    )

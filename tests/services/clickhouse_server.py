@@ -49,7 +49,7 @@ class ClickHouseServer:
 
     def __init__(self) -> None:
         if importlib.util.find_spec("chdb") is None:
-            raise Unavailable("ClickHouse: the package chdb-core is not installed")
+            raise Unavailable("ClickHouse: the package chdb-core is not installed; `make venv` does that")
         self.http_port, self.native_port = free_port(), free_port()
         self._name = f"connect-test-{uuid.uuid4().hex}"
         self._process = ServerProcess("clickhouse")

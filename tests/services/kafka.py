@@ -81,11 +81,13 @@ class Kafka:
                 "group.id": self.unique_name("reader"),
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
+                "fetch.wait.max.ms": 10,  # the end of a partition shows only in an empty answer
                 "isolation.level": "read_committed" if committed_only else "read_uncommitted",
             }
         )
         try:
-            unfinished = self.partitions(topic)
+            # Without knowing the partitions' leaders, the first fetch comes up to a second late.
+            unfinished = set(consumer.list_topics(topic, REQUEST_SECONDS).topics[topic].partitions)
             consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in unfinished])
             records: list[Record] = []
             while unfinished:
@@ -118,7 +120,8 @@ class Kafka:
             consumer.close()
 
     def _client_config(self) -> dict[str, Setting]:
-        return {"bootstrap.servers": self.bootstrap_servers}
+        # Half of this back-off is how long a new client waits before it connects to a second broker.
+        return {"bootstrap.servers": self.bootstrap_servers, "reconnect.backoff.ms": 20}
 
 
 def _record(message: Message) -> Record:

@@ -1,5 +1,6 @@
 """Run Trino, coordinator and worker in one, from the server's archive in the Maven registry."""
 
+import base64
 import hashlib
 import os
 import shutil
@@ -21,14 +22,13 @@ USER, PASSWORD = "alice", "alice-secret"
 
 FLAGS = (
     "-Xms256m",
-    "-Xmx1g",
+    "-Xmx1200m",
     "-XX:ReservedCodeCacheSize=160m",
     "-XX:-OmitStackTraceInFastThrow",
     "-Djdk.attach.allowAttachSelf=true",
     "-Dfile.encoding=UTF-8",
     "--enable-native-access=ALL-UNNAMED",
     "--sun-misc-unsafe-memory-access=allow",
-    "--add-modules=jdk.incubator.vector",
 )
 SETTINGS: Mapping[str, str] = {
     "coordinator": "true",
@@ -37,7 +37,9 @@ SETTINGS: Mapping[str, str] = {
     "catalog.management": "dynamic",
     "query.max-memory-per-node": "256MB",
     "memory.heap-headroom-per-node": "256MB",
-    "query.min-expire-age": "30s",
+    # It keeps what it knows of its latest statements, which are large here, and its heap is small.
+    "query.max-history": "10",
+    "query.min-expire-age": "5s",
     # By HTTP nobody has to say who they are; by HTTPS they must.
     "http-server.authentication.allow-insecure-over-http": "true",
 }
@@ -74,14 +76,15 @@ class TrinoServer:
     """A Trino of this process, on ports that stay the same over restarts.
 
     `key_and_certificate` (a PEM file with both) makes it listen by HTTPS too, where it takes the password of `USER`,
-    and tokens that are signed with the keys at `jwks_url`.
+    and tokens that are signed with the keys at `jwks_url`. `spooling` are settings of an object store through which it
+    hands out large results.
     """
 
     def __init__(
         self,
         key_and_certificate: Path | None = None,
         jwks_url: str | None = None,
-        settings: Mapping[str, str] | None = None,
+        spooling: Mapping[str, str] | None = None,
     ) -> None:
         self._java = find_java(JAVA)
         self._installation = download()
@@ -93,7 +96,7 @@ class TrinoServer:
             self._etc = self._process.directory / "etc"
             (self._etc / "catalog").mkdir(parents=True)
             self._data.mkdir()
-            self._write_settings(key_and_certificate, jwks_url, settings or {})
+            self._write_settings(key_and_certificate, jwks_url, spooling)
             self.start()
         except BaseException:
             self._process.close()
@@ -151,7 +154,9 @@ class TrinoServer:
                 written.rename(self._archive)
         self._process.close()
 
-    def _write_settings(self, certificate: Path | None, jwks_url: str | None, settings: Mapping[str, str]) -> None:
+    def _write_settings(
+        self, certificate: Path | None, jwks_url: str | None, spooling: Mapping[str, str] | None
+    ) -> None:
         properties = {
             **SETTINGS,
             "discovery.uri": self.url,
@@ -170,7 +175,11 @@ class TrinoServer:
         if jwks_url is not None:
             properties["http-server.authentication.jwt.key-file"] = jwks_url
             properties["http-server.authentication.jwt.principal-field"] = "preferred_username"
-        self._write("config.properties", {**properties, **settings})
+        if spooling is not None:
+            properties["protocol.spooling.enabled"] = "true"
+            properties["protocol.spooling.shared-secret-key"] = base64.b64encode(os.urandom(32)).decode()
+            self._write("spooling-manager.properties", {"spooling-manager.name": "filesystem", **spooling})
+        self._write("config.properties", properties)
         self._write("log.properties", {"io.trino": "INFO"})
         for name, catalog in CATALOGS.items():
             filled = {key: value.format(data=self._data) for key, value in catalog.items()}

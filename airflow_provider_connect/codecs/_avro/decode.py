@@ -14,14 +14,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from airflow_provider_connect.codecs._avro.cursor import Cursor, Ints
 from airflow_provider_connect.codecs._avro.schema import Field, Type, branch_name
-
-Ints = npt.NDArray[np.int64]
-Bytes = npt.NDArray[np.uint8]
+from airflow_provider_connect.codecs._avro.skip import positions
 
 _WORDS = {"float": "<f4", "double": "<f8"}
 _DAY: dict[str | None, int] = {"time-millis": 86_400_000, "time-micros": 86_400_000_000}
-_LONGEST_VARINT = 10
+_FEW, _MANY = 32, 64
+"""Datums that are few, with elements that are many."""
 _FREE_ITEMS = 10_000
 """Elements without any bytes (nulls) that an array may have."""
 
@@ -33,7 +33,7 @@ def decode(schema: Type, data: pa.Buffer | None, starts: Ints, ends: Ints) -> tu
     """
     errors: dict[int, str] = {}
     buffer = data if data is not None and data.size else pa.py_buffer(b"\0")
-    at = _Cursor(buffer, starts.astype(np.int64), ends.astype(np.int64), np.arange(len(starts)), errors)
+    at = Cursor(buffer, starts.astype(np.int64), ends.astype(np.int64), np.arange(len(starts)), errors)
     found = _read(schema, at, "")
     if (left := np.flatnonzero(at.pos != at.end)).size:
         for index in left.tolist():
@@ -41,105 +41,22 @@ def decode(schema: Type, data: pa.Buffer | None, starts: Ints, ends: Ints) -> tu
     return found, errors
 
 
-class _Cursor:
-    """Positions in some of the datums: `pos` moves on, `end` is where the datum ends, `rows` which datum it is."""
-
-    __slots__ = ("_flat", "buffer", "data", "end", "errors", "pos", "rows")
-
-    def __init__(self, buffer: pa.Buffer, pos: Ints, end: Ints, rows: Ints, errors: dict[int, str]) -> None:
-        self.buffer, self.pos, self.end, self.rows, self.errors = buffer, pos, end, rows, errors
-        self.data: Bytes = np.frombuffer(buffer, np.uint8)
-
-    def __len__(self) -> int:
-        return len(self.pos)
-
-    def some(self, which: Ints) -> _Cursor:
-        """A cursor in these datums; `meet` brings its positions back."""
-        return _Cursor(self.buffer, self.pos[which], self.end[which], self.rows[which], self.errors)
-
-    def meet(self, other: _Cursor, which: Ints) -> None:
-        """Take the positions of `other`, which went on in the datums `which`."""
-        self.pos[which] = other.pos
-
-    def refuse(self, which: Ints, why: str) -> None:
-        """These are no datums of the schema; their rest is not looked at."""
-        for row in self.rows[which].tolist():
-            self.errors.setdefault(row, why)
-        self.pos[which] = self.end[which]
-
-    def skip(self, lengths: Ints | int, place: str) -> Ints:
-        """Move on by so many bytes; returns where each was. Those that have fewer are refused, and stay at the end."""
-        before = self.pos
-        self.pos = before + lengths
-        over = np.flatnonzero(self.pos > self.end)
-        if over.size:
-            self.refuse(over, f"the datum ends within {place or 'itself'}")
-            before = np.minimum(before, self.end)
-        return before
-
-    def byte(self, at: Ints) -> Bytes:
-        """The byte at each position; anything beyond the end of the data."""
-        return self.data.take(at, mode="clip")
-
-    def varint(self, place: str) -> Ints:
-        """The next variable-length zig-zag number."""
-        pos = self.pos
-        found = self.byte(pos)
-        value = (found & 0x7F).astype(np.uint64)
-        lengths = np.ones(len(pos), np.int64)
-        more = np.flatnonzero(found & 0x80)
-        for count in range(1, _LONGEST_VARINT):
-            if not more.size:
-                break
-            found = self.byte(pos[more] + count)
-            value[more] |= (found & 0x7F).astype(np.uint64) << np.uint64(7 * count)
-            lengths[more] += 1
-            more = more[(found & 0x80) != 0]
-        if more.size:
-            self.refuse(more, f"{place or 'the datum'} has a number of more than {_LONGEST_VARINT} bytes")
-            lengths[more] = 0
-        self.skip(lengths, place)
-        return (value >> np.uint64(1)).view(np.int64) ^ -(value & np.uint64(1)).view(np.int64)
-
-    def span(self, place: str) -> tuple[Ints, Ints]:
-        """Begin and length of the next length-prefixed bytes."""
-        lengths = self.varint(place)
-        wrong = np.flatnonzero((lengths < 0) | (lengths > self.end - self.pos))
-        if wrong.size:
-            self.refuse(wrong, f"{place or 'the datum'} is longer than the datum, or of negative length")
-            lengths[wrong] = 0
-        begins = self.pos
-        self.pos = begins + lengths
-        return begins, lengths
-
-    def cut(self, begins: Ints, lengths: Ints | int) -> pa.BinaryArray:
-        """These pieces of the data as one array. Arrow copies them: they are every second value between the gaps."""
-        count = len(begins)
-        if count == 0:
-            return pa.array([], pa.binary())
-        bounds = np.empty(2 * count, np.int32)
-        bounds[0::2] = begins
-        bounds[1::2] = begins + lengths
-        between = pa.BinaryArray.from_buffers(pa.binary(), 2 * count - 1, [None, pa.py_buffer(bounds), self.buffer])
-        return between.take(pa.array(np.arange(0, 2 * count, 2)))
-
-
-def _read(kind: Type, at: _Cursor, place: str) -> pa.Array:
+def _read(kind: Type, at: Cursor, place: str) -> pa.Array:
     return _READERS[kind.kind](kind, at, place)
 
 
-def _null(kind: Type, at: _Cursor, place: str) -> pa.Array:
+def _null(kind: Type, at: Cursor, place: str) -> pa.Array:
     return pa.nulls(len(at))
 
 
-def _boolean(kind: Type, at: _Cursor, place: str) -> pa.Array:
+def _boolean(kind: Type, at: Cursor, place: str) -> pa.Array:
     found = at.byte(at.skip(1, place))
     if (wrong := np.flatnonzero(found > 1)).size:
         at.refuse(wrong, f"{place or 'the datum'} is neither true nor false")
     return pa.array(found == 1)
 
 
-def _integer(kind: Type, at: _Cursor, place: str) -> pa.Array:
+def _integer(kind: Type, at: Cursor, place: str) -> pa.Array:
     value = at.varint(place)
     narrow = kind.kind == "int"
     if narrow and (wrong := np.flatnonzero(value != value.astype(np.int32))).size:
@@ -150,7 +67,7 @@ def _integer(kind: Type, at: _Cursor, place: str) -> pa.Array:
     return pa.array(value.astype(np.int32) if narrow else value).view(kind.arrow)
 
 
-def _floating(kind: Type, at: _Cursor, place: str) -> pa.Array:
+def _floating(kind: Type, at: Cursor, place: str) -> pa.Array:
     begins = at.skip(8 if kind.kind == "double" else 4, place)
     word = np.dtype(_WORDS[kind.kind])
     if len(at.data) < word.itemsize:
@@ -160,7 +77,7 @@ def _floating(kind: Type, at: _Cursor, place: str) -> pa.Array:
     return pa.array(words.take(begins, mode="clip"))
 
 
-def _bytes(kind: Type, at: _Cursor, place: str) -> pa.Array:
+def _bytes(kind: Type, at: Cursor, place: str) -> pa.Array:
     if kind.kind == "fixed":
         begins, lengths = at.skip(kind.size, place), np.full(len(at), kind.size, np.int64)
         lengths = np.minimum(lengths, at.end - begins)
@@ -178,7 +95,7 @@ def _bytes(kind: Type, at: _Cursor, place: str) -> pa.Array:
     return found
 
 
-def _string(kind: Type, at: _Cursor, place: str) -> pa.Array:
+def _string(kind: Type, at: Cursor, place: str) -> pa.Array:
     found = at.cut(*at.span(place))
     try:
         return found.cast(pa.string())
@@ -193,7 +110,7 @@ def _string(kind: Type, at: _Cursor, place: str) -> pa.Array:
         return pc.replace_with_mask(found, _mask(wrong, len(found)), b"").cast(pa.string())
 
 
-def _decimal(kind: Type, at: _Cursor, begins: Ints, lengths: Ints, place: str) -> pa.Array:
+def _decimal(kind: Type, at: Cursor, begins: Ints, lengths: Ints, place: str) -> pa.Array:
     width = kind.arrow.byte_width
     count = len(at)
     last = begins + lengths - 1
@@ -244,11 +161,11 @@ def _uuid(values: pa.BinaryArray) -> pa.Array:
     return pa.StringArray.from_buffers(count, pa.py_buffer(bounds), pa.py_buffer(text))
 
 
-def _enum(kind: Type, at: _Cursor, place: str) -> pa.Array:
+def _enum(kind: Type, at: Cursor, place: str) -> pa.Array:
     return pa.array(kind.symbols, pa.string()).take(pa.array(_choice(at, len(kind.symbols), place, "symbol")))
 
 
-def _choice(at: _Cursor, count: int, place: str, what: str) -> Ints:
+def _choice(at: Cursor, count: int, place: str, what: str) -> Ints:
     found = at.varint(place)
     wrong = np.flatnonzero((found < 0) | (found >= count))
     if wrong.size:
@@ -257,14 +174,14 @@ def _choice(at: _Cursor, count: int, place: str, what: str) -> Ints:
     return found
 
 
-def _record(kind: Type, at: _Cursor, place: str) -> pa.Array:
+def _record(kind: Type, at: Cursor, place: str) -> pa.Array:
     columns = [_read(each.type, at, f"{place}.{each.name}" if place else each.name) for each in kind.fields]
     if not columns:
         return pa.array([{}] * len(at), kind.arrow)
     return pa.StructArray.from_arrays(columns, fields=list(kind.arrow))
 
 
-def _union(kind: Type, at: _Cursor, place: str) -> pa.Array:
+def _union(kind: Type, at: Cursor, place: str) -> pa.Array:
     chosen = _choice(at, len(kind.branches), place, "branch")
     columns = {}
     for index, branch in enumerate(kind.branches):
@@ -281,7 +198,7 @@ def _union(kind: Type, at: _Cursor, place: str) -> pa.Array:
     return pa.StructArray.from_arrays(list(columns.values()), fields=fields, mask=pa.array(none))
 
 
-def _where(chosen: npt.NDArray[np.bool_], branch: Type, at: _Cursor, place: str) -> pa.Array:
+def _where(chosen: npt.NDArray[np.bool_], branch: Type, at: Cursor, place: str) -> pa.Array:
     """The branch where it was chosen, null elsewhere."""
     which = np.flatnonzero(chosen)
     if len(which) == len(at):
@@ -294,13 +211,13 @@ def _where(chosen: npt.NDArray[np.bool_], branch: Type, at: _Cursor, place: str)
     return found.take(pa.array(np.cumsum(chosen) - 1, mask=~chosen))
 
 
-def _array(kind: Type, at: _Cursor, place: str) -> pa.Array:
+def _array(kind: Type, at: Cursor, place: str) -> pa.Array:
     assert kind.items is not None
     bounds, items = _items(kind.items, at, place)
     return pa.ListArray.from_arrays(pa.array(bounds, pa.int32()), items)
 
 
-def _map(kind: Type, at: _Cursor, place: str) -> pa.Array:
+def _map(kind: Type, at: Cursor, place: str) -> pa.Array:
     assert kind.items is not None
     bounds, entries = _items(_entry(kind.items), at, place)
     return pa.MapArray.from_arrays(pa.array(bounds, pa.int32()), *entries.flatten())
@@ -312,7 +229,7 @@ def _entry(values: Type) -> Type:
     return Type("record", arrow, fields=fields, smallest=1 + values.smallest)
 
 
-def _items(item: Type, at: _Cursor, place: str) -> tuple[Ints, pa.Array]:
+def _items(item: Type, at: Cursor, place: str) -> tuple[Ints, pa.Array]:
     """All elements of all datums, in order, and where those of each datum begin."""
     counts = np.zeros(len(at), np.int64)
     parts: list[pa.Array] = []
@@ -326,6 +243,13 @@ def _items(item: Type, at: _Cursor, place: str) -> tuple[Ints, pa.Array]:
             going = going[left[going] > 0]
             if not going.size:
                 break
+        if len(going) < _FEW and left[going].max() > _MANY:
+            part, whose = _all_of(item, at, going, left, place)
+            parts.append(_read(item, part, f"{place}[]"))
+            owners.append(whose)
+            counts += np.bincount(whose, minlength=len(at))
+            left[going] = 0
+            continue
         part = at.some(going)
         parts.append(_read(item, part, f"{place}[]"))
         at.meet(part, going)
@@ -339,7 +263,26 @@ def _items(item: Type, at: _Cursor, place: str) -> tuple[Ints, pa.Array]:
     return bounds, pa.concat_arrays(parts).take(pa.array(order))
 
 
-def _block(item: Type, at: _Cursor, which: Ints, counts: Ints, place: str) -> Ints:
+def _all_of(item: Type, at: Cursor, going: Ints, left: Ints, place: str) -> tuple[Cursor, Ints]:
+    """A cursor at each of the elements that are left in the blocks of these datums, and whose they are.
+
+    Rounds are slow where few datums have many elements.
+    """
+    begins: list[Ints] = []
+    for row in going.tolist():
+        try:
+            found, end = positions(item, at.data.data, int(at.pos[row]), int(at.end[row]), int(left[row]))
+        except ValueError:
+            at.refuse(np.array([row]), f"the datum ends within {place or 'itself'}")
+            found = []
+        else:
+            at.pos[row] = end
+        begins.append(np.array(found, np.int64))
+    whose = np.repeat(going, [len(each) for each in begins])
+    return Cursor(at.buffer, np.concatenate(begins), at.end[whose], at.rows[whose], at.errors), whose
+
+
+def _block(item: Type, at: Cursor, which: Ints, counts: Ints, place: str) -> Ints:
     """How many elements the next block has in these datums; 0 where there is none."""
     part = at.some(which)
     found = part.varint(place)

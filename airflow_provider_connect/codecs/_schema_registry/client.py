@@ -156,7 +156,9 @@ class SchemaRegistry:
     # --- how
 
     def _by_id(self, schema_id: int) -> Any:
-        for pause in (*_LAG_SECONDS, None):
+        # Values that are not framed at all would name a new id each: it is waited once in a while only.
+        waits = _LAG_SECONDS if time.monotonic() > max(self._unknown.values(), default=0.0) else ()
+        for pause in (*waits, None):
             try:
                 return self._call("GET", f"/schemas/ids/{schema_id}")
             except _Refused as error:

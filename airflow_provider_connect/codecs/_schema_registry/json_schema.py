@@ -119,10 +119,16 @@ class JsonSchemaWriter:
 
 
 def _validator(schema: Schema) -> Validator:
-    import jsonschema  # type: ignore[import-untyped]
-    from jsonschema.validators import validator_for  # type: ignore[import-untyped]
-    from referencing import Registry, Resource
-    from referencing.jsonschema import DRAFT7
+    try:
+        import jsonschema  # type: ignore[import-untyped]
+        from jsonschema.validators import validator_for  # type: ignore[import-untyped]
+        from referencing import Registry, Resource
+        from referencing.jsonschema import DRAFT7
+    except ModuleNotFoundError as error:
+        raise FlowError(
+            f"validateDocuments needs the module '{error.name}': "
+            "pip install 'airflow-provider-connect[schema-registry]'"
+        ) from error
 
     described = json.loads(schema.text)
     cls = validator_for(described, default=jsonschema.Draft7Validator)

@@ -12,11 +12,19 @@ from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.exceptions import (
+    BadRequestError,
+    CommitFailedException,
+    ForbiddenError,
+    NoSuchNamespaceError,
+    NoSuchTableError,
+    UnauthorizedError,
+)
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table, TableProperties
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.update import AssertTableUUID
+from pyiceberg.table.update.snapshot import _SnapshotProducer
 from pyiceberg.utils.properties import property_as_bool
 
 from airflow_provider_connect.connectors._iceberg.errors import UncertainCommit, sort_error
@@ -27,7 +35,13 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 12
 _LONGEST_PAUSE = 3.0
 
+_REFUSALS = (BadRequestError, UnauthorizedError, ForbiddenError, NoSuchTableError, NoSuchNamespaceError)
+"""After which the commit has certainly not landed. After anything else its files may be those of the table."""
+
 Properties = Mapping[str, str]
+Change = Callable[[Properties], Properties]
+Landed = Callable[[Properties], bool]
+Producer = _SnapshotProducer[Any]
 
 
 class _Turn:
@@ -64,37 +78,45 @@ class TableCommits:
         self.seen_at = time.monotonic()
         return self.table
 
-    def append(self, files: Sequence[DataFile], change: Callable[[Properties], Properties]) -> Properties:
+    def append(self, files: Sequence[DataFile], change: Change, landed: Landed = lambda seen: False) -> Properties:
         """Add `files` and what `change` makes of the table's properties as one snapshot; the properties after it.
 
-        `change` is called again, with the properties that others have left, after each conflict; it may raise.
-        Retryable if nothing of it has happened, UncertainCommit if nobody knows.
+        `change` is called again, with the properties that others have left, after each conflict; it may raise. `landed`
+        tells by the properties whether a commit that was refused is there nevertheless: something on the way may have
+        sent it twice. Retryable if nothing of it has happened, UncertainCommit if nobody knows.
         """
+        refused: Producer | None = None
         for attempt in range(ATTEMPTS):
             if attempt:
                 time.sleep(random.uniform(0.2, 1.0) * min(0.05 * 2**attempt, _LONGEST_PAUSE))
             with self._turn.lock:
-                if attempt:
-                    self.refresh()
-                else:
+                if refused is None:
                     self._catch_up()
+                elif landed(self.refresh().properties):
+                    return self.table.properties
+                else:
+                    refused._clean_all_uncommitted()
                 changed = change(self.table.properties)
                 if any(file.spec_id != self.table.metadata.default_spec_id for file in files):
                     raise Retryable(f"the partitions of {self._name} were changed; its files are written anew")
-                if self._commit(files, changed):
+                refused = self._commit(files, changed)
+                if refused is None:
                     self._turn.metadata = self.table.metadata
                     self._turn.metadata_location = self.table.metadata_location
                     return self.table.properties
-        raise Retryable(f"{self._name} was changed by others in each of {ATTEMPTS} attempts to commit")
+        raise UncertainCommit(f"{self._name} was changed by others in each of {ATTEMPTS} attempts to commit")
 
     def _catch_up(self) -> None:
         """See what another lane's commit has made of the table."""
         metadata = self._turn.metadata
         if metadata is not None and metadata.next_sequence_number() > self.table.metadata.next_sequence_number():
-            self.table = Table(self.table.name(), metadata, self._turn.metadata_location, self.table.io, self._catalog)
+            table = self.table
+            self.table = Table(
+                table.name(), metadata, self._turn.metadata_location, table.io, self._catalog, table.config
+            )
 
-    def _commit(self, files: Sequence[DataFile], changed: Properties) -> bool:
-        """Whether it was still the snapshot that we have seen."""
+    def _commit(self, files: Sequence[DataFile], changed: Properties) -> Producer | None:
+        """None if it was still the snapshot that we have seen; else what was refused."""
         table = self.table
         transaction = table.transaction()
         update = transaction.update_snapshot()
@@ -103,7 +125,7 @@ class TableCommits:
             TableProperties.MANIFEST_MERGE_ENABLED,
             TableProperties.MANIFEST_MERGE_ENABLED_DEFAULT,
         )
-        producer = update.merge_append() if merging else update.fast_append()
+        producer: Producer = update.merge_append() if merging else update.fast_append()
         for file in files:
             producer.append_data_file(file)
         producer.commit()  # writes the manifests
@@ -113,14 +135,12 @@ class TableCommits:
         try:
             table._do_commit(updates=transaction._updates, requirements=requirements)
         except CommitFailedException:
-            producer._clean_all_uncommitted()
-            return False
+            return producer
+        except _REFUSALS as error:
+            raise sort_error(error) from error
         except Exception as error:
-            told = sort_error(error)
-            if isinstance(told, Retryable):
-                raise UncertainCommit(f"the commit to {self._name} got no clear answer: {told}") from error
-            raise told from error
-        return True
+            raise UncertainCommit(f"the commit to {self._name} got no clear answer: {sort_error(error)}") from error
+        return None
 
     def expire(self, hours: float, every_seconds: float = 3600.0) -> None:
         """Forget snapshots older than `hours`, if the last time is long enough ago. A failure is only logged."""

@@ -31,6 +31,7 @@ _PASSING = (
 _STORE_REFUSES = re.compile(
     r"ACCESS_DENIED|AccessDenied|Forbidden|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|HTTP 403"
 )
+_NO_WAREHOUSE = re.compile(r"Warehouse '.*' is not known")  # told by Nessie as an error of its own
 _SCHEMES = re.compile(r"(\w+://)[^/\s:@]+:[^/\s@]+@")
 
 
@@ -43,6 +44,8 @@ def sort_error(error: Exception) -> ConnectError:
     if isinstance(error, ConnectError):
         return error
     text = _SCHEMES.sub(r"\1***@", f"{type(error).__name__}: {error}")
+    if _NO_WAREHOUSE.search(text):
+        return Fatal(f"{text}; check `warehouse`")
     if isinstance(error, _PASSING) or (isinstance(error, DBAPIError) and _passes(error)):
         return Retryable(text)
     if isinstance(error, raised.UnauthorizedError | raised.OAuthError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import uuid
-from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,31 +22,34 @@ _WIDER = {
 _UNFIT = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, ValueError, binascii.Error)
 
 
-@dataclass(frozen=True, slots=True)
 class Fitting:
-    """How rows get into a table of this schema. `document`: the column for whole documents, if it is such a table."""
+    """How rows get into a table of this schema."""
 
-    schema: Schema
-    document: str | None
-    leave_out: bool
-    """Fields without a column are left out; else they are refused."""
+    def __init__(self, schema: Schema, document: str | None, leave_out: bool) -> None:
+        """`document`: the column for whole documents, if it is such a table. `leave_out`: fields without a column are
+        left out; else they are refused."""
+        self.schema = schema
+        self._document, self._leave_out = document, leave_out
+        self._wanted = small(schema_to_pyarrow(schema, include_field_ids=False))
 
     def rows(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The rows with exactly the table's columns. InvalidRecord if they do not fit."""
-        wanted = self.arrow_schema()
-        if self.document is not None:
+        wanted = self._wanted
+        if self._document is not None:
             try:
-                given = {self.document: batch.column("value").cast(pa.string())}
+                given = {self._document: batch.column("value").cast(pa.string())}
             except pa.ArrowInvalid as error:
                 raise InvalidRecord(f"a document is no UTF-8 text: {error}") from error
         else:
             given = {name: batch.column(at) for at, name in enumerate(batch.schema.names)}
-            unknown = [] if self.leave_out else self._unknown(batch, wanted)
+            unknown = [] if self._leave_out else self._unknown(batch, wanted)
             if unknown:
                 raise InvalidRecord(
                     f"the table has no column for {', '.join(unknown)}; `schemaEvolution: add` adds columns, `ignore` "
                     "leaves fields out"
                 )
+        if not len(wanted):
+            raise InvalidRecord("the table has no columns yet, and these records have no value to take a type from")
         return pa.RecordBatch.from_arrays(
             [fitted(given.get(field.name), field, batch.num_rows) for field in wanted], schema=wanted
         )
@@ -55,7 +57,7 @@ class Fitting:
     def missing(self, batch: pa.RecordBatch) -> pa.Schema:
         """What a table would need, beside what it has, to take these rows: new columns, new fields within columns, and
         columns with wider types."""
-        wanted = self.arrow_schema()
+        wanted = self._wanted
         found = []
         for field in batch.schema:
             if not is_known(field.type):
@@ -68,10 +70,6 @@ class Fitting:
             if (old.type, new.type) in _WIDER and not _fits(batch.column(field.name), old):
                 found.append(new)
         return pa.schema(found)
-
-    def arrow_schema(self) -> pa.Schema:
-        """The table's columns."""
-        return small(schema_to_pyarrow(self.schema, include_field_ids=False))
 
     def _unknown(self, batch: pa.RecordBatch, wanted: pa.Schema) -> list[str]:
         """Fields that hold something and have no column."""

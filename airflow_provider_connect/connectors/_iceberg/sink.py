@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.manifest import DataFile
+from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 
 from airflow_provider_connect.connectors._iceberg.commits import TableCommits
@@ -45,6 +46,7 @@ class TableSink(TransactionalSink[S]):
         self._commits: TableCommits | None = None
         self._ledger: PropertyLedger | None = None
         self._files: DataFiles | None = None
+        self._fitting: Fitting | None = None
         self._flushed: list[DataFile] = []
         self._uncertain: tuple[list[DataFile], Checkpoint] | None = None
 
@@ -108,11 +110,15 @@ class TableSink(TransactionalSink[S]):
                 self._evolve(commits, batch)
             if self._files is None:
                 self._files = DataFiles(commits.table, self.config.target_file_size_bytes)
-            leave_out = self.config.schema_evolution == "ignore"
-            self._files.write(Fitting(commits.table.schema(), self._document, leave_out).rows(batch.rows))
+            self._files.write(self._fitting_to(commits.table.schema()).rows(batch.rows))
         except Exception as error:
             self._discard_unflushed()
             raise sort_error(error) from error
+
+    def _fitting_to(self, schema: Schema) -> Fitting:
+        if self._fitting is None or self._fitting.schema is not schema:
+            self._fitting = Fitting(schema, self._document, self.config.schema_evolution == "ignore")
+        return self._fitting
 
     def _evolve(self, commits: TableCommits, batch: Batch) -> None:
         before = commits.table
@@ -180,7 +186,13 @@ class TableSink(TransactionalSink[S]):
         self._flushed = []
         self._uncertain = (files, checkpoint)
         try:
-            self._sorted(lambda: commits.append(files, lambda seen: ledger.advancing(seen, checkpoint)))
+            self._sorted(
+                lambda: commits.append(
+                    files,
+                    lambda seen: ledger.advancing(seen, checkpoint),
+                    lambda seen: bool(checkpoint) and ledger.holds(seen, checkpoint),
+                )
+            )
         except UncertainCommit:
             raise
         except ConnectError:

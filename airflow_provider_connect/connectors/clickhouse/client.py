@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -12,6 +13,8 @@ import pyarrow as pa
 from airflow_provider_connect.connectors.clickhouse.access import Access
 from airflow_provider_connect.connectors.clickhouse.errors import sort_error
 from airflow_provider_connect.connectors.clickhouse.native_block import Block
+
+log = logging.getLogger(__name__)
 
 Settings = Mapping[str, Any]
 
@@ -50,6 +53,8 @@ class Stream(ABC):
 
 def connect(access: Access, settings: Settings, ca: str | None = None) -> Client:
     """Connect by the protocol of the connection string. Raises sorted errors."""
+    if access.secure and not access.verify:
+        log.warning("%s: the server's certificate is not verified (skip_verify)", access.address)
     # Only the driver of the protocol in use is loaded.
     if access.protocol == "http":
         from airflow_provider_connect.connectors.clickhouse.http_client import HttpClient as Chosen

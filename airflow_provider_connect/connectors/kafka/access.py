@@ -208,6 +208,10 @@ _FATAL_SIGNS = (
     (r"supported mechanisms:", "check `sasl.mechanism`"),
 )
 _PASSING_SIGNS = (
+    (
+        r"OAUTHBEARER token: .*(onnect to|resolve host|imed out|reset|Empty reply|Send failure|Recv failure)",
+        "check `sasl.tokenEndpointURL`, and whether it is up",
+    ),
     # A broker that goes down looks the same.
     (
         r"connecting to a PLAINTEXT|Disconnected.*in state SSL_HANDSHAKE",
@@ -223,13 +227,13 @@ def refused_configuration(error: KafkaError) -> Fatal:
 
 
 def wrong_access(error: KafkaError) -> str | None:
-    """The remedy, if brokers refused us, or we their certificate."""
-    code = error.code()
-    return _matching(_FATAL_SIGNS, error.str()) if code in _CONNECTING else None
+    """The remedy, if brokers (or who gives us tokens) refused us, or we their certificate."""
+    return _matching(_FATAL_SIGNS, error.str()) if error.code() in _CONNECTING else None
 
 
 def maybe_wrong_access(error: KafkaError) -> str | None:
-    """What to look at, if a connection ended as it does where one side alone speaks TLS."""
+    """What to look at, if a connection ended as it does where one side alone speaks TLS, or if the token endpoint is
+    down."""
     return _matching(_PASSING_SIGNS, error.str()) if error.code() in _CONNECTING else None
 
 

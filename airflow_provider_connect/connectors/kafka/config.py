@@ -193,9 +193,9 @@ class KafkaSinkConfig(WriteFormat, KafkaConfig, SinkConfig):
                 raise ValueError(f"`{name}` must be at least 1, or -1 for the brokers' default")
             if value > 0 and not self.create_topic:
                 raise ValueError(f"`{name}` is for topics that are created; set `createTopic: true`")
-        by_fields = self.topic_field or self.key_field or self.key_fields or "{" in (self.topic or "")
-        if by_fields and self.format != "json":
-            raise ValueError(f"topics and keys from fields need JSON, but format is '{self.format}'")
+        many = self.topic_field or "{" in (self.topic or "")
+        if many and self.format != "json" and self.schema_registry and self.subject_names != "record":
+            raise ValueError("topics from fields have schemas of their record's name; set `subjectNames: record`")
         return self
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from confluent_kafka import KafkaError, KafkaException
 
-from airflow_provider_connect.connectors.kafka.access import wrong_access
+from airflow_provider_connect.connectors.kafka.access import maybe_wrong_access, wrong_access
 from airflow_provider_connect.engine.errors import ConnectError, Fatal, Fenced, InvalidRecord, Retryable
 
 E = KafkaError
@@ -122,6 +122,8 @@ def sorted_error(error: KafkaError, doing: str) -> ConnectError:
         return UnknownTopic(f"{message}; create the topic, or check `topic`")
     if code in REFUSED_RECORD:
         return InvalidRecord(message)
+    if (remedy := maybe_wrong_access(error)) is not None:
+        return Retryable(f"{message}; {remedy}")
     if (remedy := wrong_access(error)) is not None:
         return Fatal(f"{message}; {remedy}")
     if code in _REMEDIES:

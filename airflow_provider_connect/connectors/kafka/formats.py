@@ -132,10 +132,6 @@ class SchemaConfig(Config):
         except (OSError, UnicodeDecodeError) as error:
             raise FlowError(f"avroSchemaFile: '{self.avro_schema_file}' cannot be read: {error}") from error
 
-    def check_registry(self) -> str:
-        """Ask the registry, where there is one; "" or what to add to a line on what answered."""
-        return f"; {self.schema_registry.client().check()}" if self.schema_registry else ""
-
     def _needs_a_schema(self, format_: str) -> None:
         if format_ == "avro" and not (self.schema_registry or self.avro_schema or self.avro_schema_file):
             raise ValueError("format 'avro' needs 'schemaRegistry', or else 'avroSchema' or 'avroSchemaFile'")
@@ -179,6 +175,10 @@ class ReadFormat(SchemaConfig):
         """The name of the encoding that the source gives."""
         name = self._encoding(self.format)
         return f"{name}+raw" if self.raw_mode and name != "json" else name
+
+    def check_registry(self) -> str:
+        """Ask the registry, where it is needed; "" or what to add to a line on what answered."""
+        return _asked(self.format, self.schema_registry)
 
     @property
     def wraps_text(self) -> bool:
@@ -234,6 +234,10 @@ class WriteFormat(SchemaConfig):
             return f"{name}#{hashlib.sha256(given.encode()).hexdigest()[:12]}"
         return name
 
+    def check_registry(self) -> str:
+        """Ask the registry, where it is needed; "" or what to add to a line on what answered."""
+        return _asked(self.format, self.schema_registry)
+
     def codec(self, topic: str) -> Codec | None:
         """The codec of `encoding`, if it needs this configuration."""
         if self.format == "avro" and self.schema_registry is None:
@@ -251,6 +255,10 @@ class WriteFormat(SchemaConfig):
             writer: Writer = protobuf().ProtobufWriter(name, json.codec())
             return writer
         return AvroWriter(name, self.schema_text())
+
+
+def _asked(format_: str, registry: SchemaRegistryConfig | None) -> str:
+    return f"; {registry.client().check()}" if registry is not None and format_ in BY_REGISTRY else ""
 
 
 def protobuf() -> Any:

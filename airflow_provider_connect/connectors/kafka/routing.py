@@ -36,6 +36,17 @@ class Routing:
         """Whether anything depends on the records' fields, so that they have to be JSON."""
         return bool(self._fields.paths)
 
+    @property
+    def decides(self) -> tuple[str, ...]:
+        """The envelope's columns that follow from fields."""
+        return (*(("key",) if self._key_fields else ()), *(("topic",) if self._topic_fields else ()))
+
+    def columns(self, names: list[str]) -> list[str]:
+        """Those of these columns that the fields are in."""
+        wanted = {*self._topic_fields, *self._key_fields}
+        wanted |= {path.partition(".")[0] for path in wanted}
+        return [name for name in names if name in wanted]
+
     def apply(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Envelope rows with `key`, and `topic` where it is not the same for all, as the records' fields say.
 

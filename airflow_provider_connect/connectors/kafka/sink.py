@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow_provider_connect.connectors.kafka.addressed import Addressed
 from airflow_provider_connect.connectors.kafka.client import Cluster
 from airflow_provider_connect.connectors.kafka.config import KafkaSinkConfig
 from airflow_provider_connect.connectors.kafka.errors import classified
@@ -36,15 +37,18 @@ class KafkaProducing(Sink[KafkaSinkConfig]):
 
     def accepts(self) -> tuple[str, ...]:
         """The configured format; beside JSON documents also bytes of any kind, unless their fields are needed."""
-        if self.config.format != "json":
-            return (self.config.encoding,)
-        return ("json",) if Routing(self.config).by_fields else ("json", "bytes")
+        by_fields = Routing(self.config).by_fields
+        if self.config.format != "json":  # nothing passes whose fields are needed
+            return (f"{self.config.encoding}#addressed" if by_fields else self.config.encoding,)
+        return ("json",) if by_fields else ("json", "bytes")
 
     def codec(self, encoding: str) -> Codec | None:
         """The codec of a format that needs a schema; None for others."""
-        if self.config.format == "json" or encoding != self.config.encoding:
+        if self.config.format == "json" or encoding not in self.accepts():
             return None
-        return self.config.codec(self.config.topic or "")
+        routing = Routing(self.config)
+        codec = self.config.codec(routing.topic or "record")
+        return Addressed(codec, routing) if codec is not None and routing.by_fields else codec
 
     def check(self) -> str:
         """Ask for the topic."""

@@ -44,7 +44,8 @@ class Targets:
 
     def address(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Envelope rows with their keys and topics; InvalidRecord with those that no topic takes."""
-        rows = self._routing.apply(rows)
+        if self._config.format == "json":  # else the codec has done it, while the fields could be read
+            rows = self._routing.apply(rows)
         if (topic := self._routing.topic) is not None:
             self._known[topic].check(rows)
             return rows

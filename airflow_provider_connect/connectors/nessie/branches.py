@@ -29,14 +29,19 @@ class TableState:
 
 
 def open_branch(config: NessieConfig, *, quickly: bool = False) -> Catalog:
-    """The Iceberg catalog of the configured branch, created if that is asked for. Fatal if it is missing."""
+    """The Iceberg catalog of the configured branch, created if that is asked for. Fatal if it is missing.
+
+    `quickly`: give up after a few seconds, and create nothing: it is that of the default branch then.
+    """
     catalog = _open(config, config.branch, quickly)
     try:
         branch = Branch(catalog, config)
         if not branch.exists():
-            if not config.create_branch or quickly:
-                if config.create_branch:
-                    return catalog
+            if config.create_branch and quickly:
+                default = branch.default()["name"]
+                catalog.close()
+                return _open(config, default, quickly)
+            if not config.create_branch:
                 raise Fatal(
                     f"there is no branch '{config.branch}' in Nessie; create it, check `branch`, or set "
                     "`createBranch: true`"
@@ -96,6 +101,13 @@ class Branch:
             raise Fatal(f"'{self._name}' is no branch of Nessie but a {kind.lower()}; check `branch`")
         return True
 
+    def default(self) -> dict[str, str]:
+        """Nessie's default branch: `{type, name, hash}`."""
+        answer = self._session.get(f"{self._trees}/-")
+        answer.raise_for_status()
+        found: dict[str, str] = answer.json()["reference"]
+        return found
+
     def hash(self) -> str:
         """Of its newest commit."""
         answer = self._session.get(f"{self._trees}/{quote(self._name, safe='')}")
@@ -104,11 +116,8 @@ class Branch:
 
     def create(self) -> None:
         """Create it from the default branch. That somebody else did it meanwhile is fine."""
-        default = self._session.get(f"{self._trees}/-")
-        default.raise_for_status()
-        answer = self._session.post(
-            self._trees, params={"name": self._name, "type": "BRANCH"}, json=default.json()["reference"]
-        )
+        query = {"name": self._name, "type": "BRANCH"}
+        answer = self._session.post(self._trees, params=query, json=self.default())
         if answer.status_code != requests.codes.conflict:
             answer.raise_for_status()
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from airflow_provider_connect.connectors._iceberg.config import TableSinkConfig, TableSourceConfig
+from airflow_provider_connect.connectors._iceberg.rest import CLIENT_CREDENTIALS
 from airflow_provider_connect.engine.config import Config, FromConnection
 
 
@@ -91,13 +92,13 @@ class NessieConfig(Config):
         elif self.oauth2 is not None:
             client = self.oauth2
             properties["auth"] = {
-                "type": "oauth2",
-                "oauth2": {
+                "type": "custom",
+                "impl": CLIENT_CREDENTIALS,
+                "custom": {
                     "client_id": client.client_id,
                     "client_secret": client.client_secret.get_secret_value(),
                     "token_url": client.token_url,
                     "scope": client.scope,
-                    "refresh_margin": 5,
                 },
             }
         return properties

@@ -34,6 +34,13 @@ class PostgreSQLSourceConfig(PostgreSQLConfig):
     """Cursor values are handed out before a transaction commits, so a smaller one may become visible later. `wait`:
     rows are read once all transactions that ran beside them have ended, so none is skipped; a transaction left open
     holds reading up. `ignore`: read at once, for tables with a single writer."""
+    splits: int = Field(default=1, ge=1, le=1000)
+    """Parts that lanes (`parallelism`) or mapped tasks read side by side. The values of the first cursor column, an
+    integer, are cut into blocks of `splitSize`, which are dealt to the parts in turn. Rows then keep their order within
+    a part. Do not change it for a flow that has run: other parts are read from the beginning."""
+    split_size: int = Field(default=100_000, ge=1)
+    """Consecutive values of the first cursor column that one part reads before it is another's turn. As `splits`, not
+    to be changed for a flow that has run."""
 
     @field_validator("table")
     @classmethod

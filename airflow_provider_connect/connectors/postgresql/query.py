@@ -13,6 +13,7 @@ from typing import Any, Literal
 from airflow_provider_connect.connectors._postgresql.client import Connection, run
 from airflow_provider_connect.connectors._postgresql.names import listed, literal, quoted
 from airflow_provider_connect.connectors.postgresql.binary_types import oid
+from airflow_provider_connect.connectors.postgresql.blocks import Blocks
 from airflow_provider_connect.connectors.postgresql.config import PostgreSQLSourceConfig
 from airflow_provider_connect.connectors.postgresql.table import (
     Column,
@@ -73,15 +74,19 @@ class Reading:
 
     # --- statements
 
-    def copy(self, encoding: Encoding, raw: bool, after: Tuple | None, to: Tuple | None) -> str:
-        """COPY the rows behind `after` up to `to`, in order; as text if the encoding is that, else binary.
+    def copy(
+        self, encoding: Encoding, raw: bool, after: Tuple | None, to: Tuple | None, block: tuple[int, int] | None = None
+    ) -> str:
+        """COPY the rows behind `after` up to `to`, in order; as text if the encoding is that, else binary. `block`:
+        only where the first cursor column is from the one integer to before the other.
 
         In "json" the fields are those of `leading`, as texts, and the document.
         """
         fields = f"{_ROW}.*" if encoding != "json" else ", ".join([*self._leading(), self._document(raw)])
         order = f" ORDER BY {listed(self.order, _PREFIX)}" if self.order else ""
         options = "" if encoding == "postgresql-copy" else " (FORMAT binary)"
-        return f"COPY (SELECT {fields} FROM {self.selection}{self._where(after, to)}{order}) TO STDOUT{options}"
+        where = self._where(after, to, block=block)
+        return f"COPY (SELECT {fields} FROM {self.selection}{where}{order}) TO STDOUT{options}"
 
     def newest(self, after: Tuple | None) -> str:
         """The values of the last row there is behind `after`, as texts."""
@@ -89,9 +94,19 @@ class Reading:
         order = ", ".join(f"{_PREFIX}{quoted(name)} DESC" for name in self.order)
         return f"SELECT {values} FROM {self.selection}{self._where(after, None, True)} ORDER BY {order} LIMIT 1"
 
-    def count(self, after: Tuple | None, at_most: int) -> str:
+    def least(self, at_least: int | None) -> str:
+        """The smallest value of the first cursor column, or the smallest from there on."""
+        lead = f"{_PREFIX}{quoted(self.order[0])}"
+        where = f" WHERE {lead} >= {at_least}" if at_least is not None else ""
+        return f"SELECT min({lead}) FROM {self.selection}{where}"
+
+    def count(self, after: Tuple | None, at_most: int, blocks: Blocks | None = None) -> str:
         """How many rows there are behind `after`, counted no further than `at_most`."""
-        rows = f"SELECT FROM {self.selection}{self._where(after, None)} LIMIT {at_most}"
+        conditions = self._where(after, None)
+        if blocks is not None:
+            ours = blocks.holding(f"{_PREFIX}{quoted(self.order[0])}")
+            conditions = f"{conditions} AND {ours}" if conditions else f" WHERE {ours}"
+        rows = f"SELECT FROM {self.selection}{conditions} LIMIT {at_most}"
         return f"SELECT count(*) FROM ({rows}) AS counted"
 
     def missing_values(self) -> str:
@@ -125,11 +140,16 @@ class Reading:
             return f"to_json({_PREFIX}{quoted(names[0])})"
         return f"json_build_object({', '.join(f'{literal(name)}::text, {_PREFIX}{quoted(name)}' for name in names)})"
 
-    def _where(self, after: Tuple | None, to: Tuple | None, not_null: bool = False) -> str:
+    def _where(
+        self, after: Tuple | None, to: Tuple | None, not_null: bool = False, block: tuple[int, int] | None = None
+    ) -> str:
         row = f"({listed(self.order, _PREFIX)})"
         conditions = [f"{row} > {_row(after)}"] if after is not None else []
         if to is not None:
             conditions.append(f"{row} <= {_row(to)}")
+        if block is not None:
+            lead = f"{_PREFIX}{quoted(self.order[0])}"
+            conditions.append(f"{lead} >= {block[0]} AND {lead} < {block[1]}")
         if not_null and after is None:
             conditions += [f"{_PREFIX}{quoted(name)} IS NOT NULL" for name in self.nullable]
         return f" WHERE {' AND '.join(conditions)}" if conditions else ""
@@ -139,6 +159,9 @@ _CAST_IS_OUTPUT = frozenset(
     oid(name)
     for name in ("int2", "int4", "int8", "numeric", "text", "varchar", "uuid", "date", "timestamp", "timestamptz")
 )
+
+
+_WHOLE = frozenset(oid(name) for name in ("int2", "int4", "int8"))
 
 
 def _as_text(value: str, type_: int) -> str:
@@ -175,7 +198,11 @@ def look_up(connection: Connection, config: PostgreSQLSourceConfig) -> Reading:
     types = result_types(described)
     if [name for name, _ in types] != [column.name for column in columns]:
         raise Retryable(f"the columns of '{label}' change while they are looked up")
-    return Reading(selection, label, columns, types, order, key, nullable)
+    reading = Reading(selection, label, columns, types, order, key, nullable)
+    if config.splits > 1 and (not order or dict(types)[order[0]] not in _WHOLE):
+        what = f"'{order[0]}' is none" if order else "there is no cursor"
+        raise FlowError(f"splits: rows of '{label}' are dealt out by an integer as first cursor column, but {what}")
+    return reading
 
 
 def _order(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
 import psycopg
@@ -22,6 +23,7 @@ from airflow_provider_connect.connectors._postgresql.copy_stream import CopyOut,
 from airflow_provider_connect.connectors._postgresql.session_name import session_name
 from airflow_provider_connect.connectors.postgresql import copy_binary, copy_text
 from airflow_provider_connect.connectors.postgresql.binary_types import OutputTexts
+from airflow_provider_connect.connectors.postgresql.blocks import Blocks, split_names
 from airflow_provider_connect.connectors.postgresql.config import PostgreSQLSourceConfig
 from airflow_provider_connect.connectors.postgresql.horizon import running_transactions, still_running
 from airflow_provider_connect.connectors.postgresql.query import Encoding, Reading, Tuple, look_up
@@ -48,8 +50,23 @@ _HORIZON_PAUSE = 0.02
 _HORIZON_WARNING_SECONDS = 60.0
 
 
+@dataclass(slots=True)
+class _Part:
+    """How far a split has been read."""
+
+    split: str
+    blocks: Blocks | None
+    """The blocks that it reads of the table; None: all of it."""
+    after: Tuple | None = None
+    until: Tuple | None = None
+    bound: Tuple | None = None
+    """Up to where the current poll reads."""
+    next_value: int | None = None
+    """From where on the current poll looks for the next block."""
+
+
 class PostgreSQLSource(Source[PostgreSQLSourceConfig]):
-    """Rows of a table or query, in the order of a cursor; one split, named by the table.
+    """Rows of a table or query, in the order of a cursor; one split, named by the table, or several (`blocks`).
 
     New rows are those beyond the last cursor value: updates of a row are seen if they move its cursor value, and
     deletes never are (that takes change data capture). A poll reads up to its horizon, see `horizon`.
@@ -73,7 +90,11 @@ class PostgreSQLSource(Source[PostgreSQLSourceConfig]):
         return (JSON,) if self.config.raw_mode else (COPY_TEXT, JSON, COPY_BINARY)
 
     def splits(self) -> list[str]:
-        return [self.config.table or "query"]
+        return split_names(self.config.table or "query", self.config.splits, self.config.split_size)
+
+    def _part(self, split: str) -> _Part:
+        count, size = self.config.splits, self.config.split_size
+        return _Part(split, Blocks(self.splits().index(split), count, size) if count > 1 else None)
 
     def classify(self, error: Exception) -> ConnectError:
         return sort_error(error)
@@ -90,7 +111,9 @@ class PostgreSQLSource(Source[PostgreSQLSourceConfig]):
         if context.format in (JSON, COPY_BINARY):
             self._encoding = JSON if context.format == JSON else COPY_BINARY
         self._copy: CopyOut | None = None
-        self._bound: Tuple | None = None
+        self._parts: list[_Part] = []
+        self._queue: list[_Part] = []
+        self._moved: Batch | None = None
         self._waiting: dict[str, int | None] | None = None
         self._ended = False
         self._next_poll = self._waiting_since = time.monotonic()
@@ -106,19 +129,18 @@ class PostgreSQLSource(Source[PostgreSQLSourceConfig]):
             )
         self._schema = self._batch_schema()
         splits = dealt(context, self.splits())
-        self._split = splits[0] if splits else None
-        if self._split is not None:
-            self._start(self._split, context.claim([self._split]))
+        if splits:
+            self._start(splits, context.claim(splits))
 
-    def _start(self, split: str, claimed: Checkpoint) -> None:
-        position = claimed.get(split)
-        self._until: Tuple | None = None
-        self._after: Tuple | None = None
+    def _start(self, splits: list[str], claimed: Checkpoint) -> None:
+        self._parts = [self._part(split) for split in splits]
         self._polls = 0
         if self._reading.order:
-            self._after = self._reading.values(position) if position is not None else None
-            if split in self._context.until:
-                self._until = self._reading.values(self._context.until[split])
+            for part in self._parts:
+                position = claimed.get(part.split)
+                part.after = self._reading.values(position) if position is not None else None
+                if part.split in self._context.until:
+                    part.until = self._reading.values(self._context.until[part.split])
         else:
             if self._context.until:
                 raise FlowError("a query without `cursor` cannot be read again up to a position; set `cursor`")
@@ -127,6 +149,7 @@ class PostgreSQLSource(Source[PostgreSQLSourceConfig]):
                 " read new rows only",
                 self._context.flow,
             )
+            position = claimed.get(splits[0])
             self._polls = int(position["polls"]) if isinstance(position, dict) and "polls" in position else 0
 
     def close(self) -> None:
@@ -142,14 +165,17 @@ class PostgreSQLSource(Source[PostgreSQLSourceConfig]):
     def read(self, max_records: int, timeout: float) -> Batch | None:
         deadline = time.monotonic() + timeout
         while True:
-            if self._ended or self._split is None:
+            if self._moved is not None:
+                moved, self._moved = self._moved, None
+                return moved
+            if self._ended or not self._parts:
                 raise EndOfInput
             if self._copy is not None:
                 rows = self._copy.fetch(max_records, BATCH_BYTES, max(0.0, deadline - time.monotonic()))
                 done = self._copy.done
-                batch = self._batch(rows, done)
+                batch = self._batch(self._queue[0], rows, done)
                 if done:
-                    self._finish_poll()
+                    self._finish_copy()
                 if batch is not None or not done:
                     return batch
             elif not self._prepare(deadline):
@@ -160,22 +186,29 @@ class PostgreSQLSource(Source[PostgreSQLSourceConfig]):
         connection = self._open_connection()
         if self._waiting is not None:
             return self._pass_horizon(connection, deadline)
+        if self._queue:
+            self._next_copy(connection, self._queue[0])
+            return True
         pause = self._next_poll - time.monotonic()
         if pause > 0:
             time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
             return time.monotonic() >= self._next_poll
         self._next_poll = time.monotonic() + self.config.poll_interval
         if not self._reading.order:
-            self._begin_copy(connection, None)
-        elif self._until is not None:
+            self._queue = list(self._parts)
+        elif self._context.until:
             # A logged range lies below the horizon of its first reading.
-            self._begin_copy(connection, self._until)
+            for part in self._parts:
+                part.bound = part.until
+            self._queue = list(self._parts)
         else:
-            newest = run(connection, self._reading.newest(self._after)).fetchone()
-            if newest is None:
+            for part in self._parts:
+                newest = run(connection, self._reading.newest(part.after)).fetchone()
+                part.bound = tuple(newest) if newest is not None else None
+            self._queue = [part for part in self._parts if part.bound is not None]
+            if not self._queue:
                 self._ended = self._context.drain
             else:
-                self._bound = tuple(newest)
                 self._waiting_since = time.monotonic()
                 self._warn_at = self._waiting_since + _HORIZON_WARNING_SECONDS
                 running = {} if self.config.late_commits == "ignore" else self._running(connection)
@@ -187,7 +220,6 @@ class PostgreSQLSource(Source[PostgreSQLSourceConfig]):
             self._waiting = still_running(self._waiting, self._running(connection))
         if not self._waiting:
             self._waiting = None
-            self._begin_copy(connection, self._bound)
             return True
         now = time.monotonic()
         if now >= self._warn_at:
@@ -204,26 +236,61 @@ class PostgreSQLSource(Source[PostgreSQLSourceConfig]):
     def _running(self, connection: Connection) -> dict[str, int | None]:
         return running_transactions(connection, session_name(self._context.flow))
 
-    def _begin_copy(self, connection: Connection, to: Tuple | None) -> None:
-        self._bound = to
+    def _next_copy(self, connection: Connection, part: _Part) -> None:
+        """Begin the COPY of the part's rows up to its bound, or of its next block; or finish it with the last one."""
+        if part.blocks is None or part.bound is None:
+            self._begin_copy(connection, part, None)
+            return
+        if part.next_value is None:
+            first = int(part.after[0]) if part.after is not None else self._least(connection, None)
+            part.next_value = first if first is not None else int(part.bound[0]) + 1
+        block = part.blocks.at_or_after(part.next_value)
+        if block[0] <= int(part.bound[0]):
+            part.next_value = block[1]
+            self._begin_copy(connection, part, block)
+            return
+        part.next_value = None
+        if part.after != part.bound:
+            # What is beyond our last row belongs to others: it need not be looked at again.
+            part.after = part.bound
+            position = Checkpoint({part.split: self._reading.position(part.bound)})
+            self._moved = Batch(self._as_documents(Rows(memoryview(b""), [], b"")), position)
+        self._finish_part()
+
+    def _least(self, connection: Connection, at_least: int | None) -> int | None:
+        row = run(connection, self._reading.least(at_least)).fetchone()
+        return row[0] if row is not None else None
+
+    def _begin_copy(self, connection: Connection, part: _Part, block: tuple[int, int] | None) -> None:
         self._copy = CopyOut(
             connection,
-            self._reading.copy(self._encoding, self.config.raw_mode, self._after, to),
+            self._reading.copy(self._encoding, self.config.raw_mode, part.after, part.bound, block),
             binary=self._encoding != COPY_TEXT,
             # Whole rows are sent as they are, so they must be what the batches say.
             first=no_rows(self._reading.selection) if self._encoding != JSON else "",
             check=self._check_columns,
         )
-        self._rows_of_poll = 0
+        self._rows_of_copy = 0
 
     def _check_columns(self, described: pq.abc.PGresult) -> None:
         if result_types(described) != self._reading.types:
             raise Retryable(f"the columns of '{self._reading.label}' have changed; it is opened anew")
 
-    def _finish_poll(self) -> None:
+    def _finish_copy(self) -> None:
         self._copy = None
-        self._polls += 1
-        self._ended = self._context.drain or self._until is not None
+        part = self._queue[0]
+        if part.blocks is None:
+            self._finish_part()
+        elif not self._rows_of_copy and part.bound is not None:
+            # There may be no values for long: on to the next one that there is.
+            least = self._least(self._open_connection(), part.next_value)
+            part.next_value = least if least is not None else int(part.bound[0]) + 1
+
+    def _finish_part(self) -> None:
+        self._queue.pop(0)
+        if not self._queue:
+            self._polls += 1
+            self._ended = self._context.drain or bool(self._context.until)
 
     def _open_connection(self) -> Connection:
         if self._connection is None:
@@ -239,22 +306,21 @@ class PostgreSQLSource(Source[PostgreSQLSourceConfig]):
         ]
         return envelope_schema(self._encoding, table=self._reading.label, columns=json.dumps(columns))
 
-    def _batch(self, rows: Rows, done: bool) -> Batch | None:
-        assert self._split is not None
+    def _batch(self, part: _Part, rows: Rows, done: bool) -> Batch | None:
         if not rows.count:
             # The poll's end: nothing else says that a query without cursor was read whole.
             if done and not self._reading.order:
-                return Batch(self._as_documents(rows), Checkpoint({self._split: {"polls": self._polls + 1}}))
+                return Batch(self._as_documents(rows), Checkpoint({part.split: {"polls": self._polls + 1}}))
             return None
-        self._rows_of_poll += rows.count
-        position: dict[str, Any] = {"polls": self._polls, "rows": self._rows_of_poll}
+        self._rows_of_copy += rows.count
+        position: dict[str, Any] = {"polls": self._polls, "rows": self._rows_of_copy}
         if done and not self._reading.order:
             position = {"polls": self._polls + 1}
         if self._reading.order:
-            self._after = self._order_values(rows.last)
-            position = self._reading.position(self._after)
+            part.after = self._order_values(rows.last)
+            position = self._reading.position(part.after)
         documents = self._as_documents(rows)
-        return Batch(documents, Checkpoint({self._split: position}))
+        return Batch(documents, Checkpoint({part.split: position}))
 
     def _order_values(self, row: bytes) -> Tuple:
         reading, texts = self._reading, self._texts
@@ -295,11 +361,14 @@ class PostgreSQLSource(Source[PostgreSQLSourceConfig]):
             reading = look_up(connection, self.config)
             if not reading.order:
                 return None
-            position = checkpoint.get(self.splits()[0])
-            after = reading.values(position) if position is not None else None
             run(connection, f"SET statement_timeout = {LAG_MILLISECONDS}")
+            found = 0
             try:
-                row = run(connection, reading.count(after, LAG_ROWS)).fetchone()
+                for part in map(self._part, self.splits()):
+                    position = checkpoint.get(part.split)
+                    after = reading.values(position) if position is not None else None
+                    row = run(connection, reading.count(after, LAG_ROWS, part.blocks)).fetchone()
+                    found += int(row[0]) if row is not None else 0
             except psycopg.errors.QueryCanceled:
                 return None
-        return int(row[0]) if row is not None else None
+        return found

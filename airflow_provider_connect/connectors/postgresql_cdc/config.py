@@ -106,7 +106,7 @@ def default_name(flow: str) -> str:
     """`connect_` and the flow's name; with a digest where that alone could be another flow's, too."""
     plain = re.sub(r"[^a-z0-9_]", "_", flow.lower())
     name = f"connect_{plain}"
-    if name == f"connect_{flow.replace('-', '_')}" and len(name) <= 63:
+    if name == f"connect_{flow}".replace("-", "_") and "_" not in flow and len(name) <= 63:
         return name
     return f"connect_{plain[:44]}_{hashlib.sha256(flow.encode()).hexdigest()[:10]}"
 

@@ -67,8 +67,12 @@ def ensure(connection: Connection, publication: str, tables: list[FollowedTable]
     elif published is None:
         raise FlowError(f"there is no publication '{publication}'; set `tables`, and it is made for them")
     row = run(
-        connection, "SELECT pubviaroot FROM pg_catalog.pg_publication WHERE pubname = %s", [publication]
+        connection,
+        "SELECT pubviaroot, pubinsert AND pubupdate AND pubdelete FROM pg_catalog.pg_publication WHERE pubname = %s",
+        [publication],
     ).fetchone()
+    if row is not None and not row[1]:
+        log.warning("publication %s leaves out inserts, updates or deletes, and so do the records", publication)
     if row is not None and not row[0] and any(table.partitioned for table in tables):
         raise Fatal(
             f"publication '{publication}' shows changes of partitions under the partitions' names; run:"

@@ -165,7 +165,6 @@ class Client:
 
     def poll(self, uri: str, wait: float) -> dict[str, Any]:
         """What has become of a statement."""
-        self._check_origin(uri)
         answer = self._request("GET", f"{uri}?maxWait={int(wait * 1000)}ms", None, {}, again=True)
         return _parsed(answer, self._what)
 
@@ -216,6 +215,7 @@ class Client:
         self, method: str, uri: str, body: bytes | None, headers: Mapping[str, str], *, again: bool
     ) -> urllib3.BaseHTTPResponse:
         """A request with credentials. `again`: it may be sent again, however it failed."""
+        self._check_origin(uri)
         renewed = False
         for pause in (*(_PAUSES if again else ()), None):
             try:

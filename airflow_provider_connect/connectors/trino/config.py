@@ -198,7 +198,8 @@ class TrinoSinkConfig(TrinoConfig, SinkConfig):
     query_timeout_seconds: int = Field(default=600, ge=0)
     """Seconds after which the server gives a statement up, waiting in its queue included. 0: no limit of ours."""
     max_statement_length: int = Field(default=1_000_000, ge=10_000)
-    """Characters of a statement that the server takes: its setting `query.max-length`. Larger is quicker."""
+    """Characters of a statement that the server takes: its setting `query.max-length`. Larger is quicker; the
+    server keeps the texts of its latest statements for a while (`query.max-history`), and needs the memory for it."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrinoSinkConfig:

@@ -172,6 +172,9 @@ class TrinoIdempotentSink(TrinoSink, IdempotentSink[TrinoSinkConfig]):
     are not there; its commit is refused by Iceberg (and tried again by the worker) if files with rows of that token and
     these numbers were added since it began. So it does not matter whether an earlier try landed, is lost, or still
     runs: a row is there once. Rows of other tokens do not conflict.
+
+    A refused row takes back what its flush has written. Only a statement of an earlier try that waited in the server's
+    queue until after that (no longer than `queryTimeoutSeconds`) could write rows twice.
     """
 
     def __init__(self, config: TrinoSinkConfig) -> None:
