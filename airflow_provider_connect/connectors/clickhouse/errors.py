@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import ssl
+import sys
 
 from clickhouse_connect.driver import exceptions as http_errors
-from clickhouse_driver import errors as native_errors  # type: ignore[import-untyped]
 from urllib3 import exceptions as urllib3_errors
 
 from airflow_provider_connect.engine.errors import ConnectError, Fatal, InvalidRecord, Retryable
@@ -48,20 +48,25 @@ def sort_error(error: Exception) -> ConnectError:
         return _by_code(found, text)
     if (cause := _certificate_error(error)) is not None:
         return Fatal(f"the server's certificate is not accepted: {cause}")
-    if isinstance(error, native_errors.UnexpectedPacketFromServerError | native_errors.UnknownPacketFromServerError):
+    if _is_native(error, "UnexpectedPacketFromServerError", "UnknownPacketFromServerError"):
         return Fatal(f"what answers does not speak the native protocol (port 9000 or 9440 does): {text}")
-    network = (http_errors.OperationalError, native_errors.Error, urllib3_errors.HTTPError, OSError, EOFError)
-    if isinstance(error, network):
+    network = (http_errors.OperationalError, urllib3_errors.HTTPError, OSError, EOFError)
+    if isinstance(error, network) or _is_native(error, "Error"):
         return Retryable(text)
     return Fatal(text)
 
 
 def code_of(error: BaseException) -> int | None:
     """ClickHouse's code of an error that the server raised."""
-    if isinstance(error, native_errors.ServerException):
-        return int(error.code)
-    code = getattr(error, "code", None) if isinstance(error, http_errors.Error) else None
+    known = isinstance(error, http_errors.Error) or _is_native(error, "ServerException")
+    code = getattr(error, "code", None) if known else None
     return int(code) if code is not None else None
+
+
+def _is_native(error: BaseException, *names: str) -> bool:
+    """Whether an error is one of the native driver's classes; who speaks HTTP never loads that driver."""
+    driver = sys.modules.get("clickhouse_driver.errors")
+    return driver is not None and isinstance(error, tuple(getattr(driver, name) for name in names))
 
 
 def row_of(error: BaseException) -> int | None:
@@ -83,7 +88,7 @@ def _by_code(code: int, text: str) -> ConnectError:
 
 def _message(error: Exception) -> str:
     """The server's words in one line, without stack, version and the data they quote."""
-    raw = error.message if isinstance(error, native_errors.ServerException) else str(error)
+    raw = getattr(error, "message", error) if _is_native(error, "ServerException") else error
     text = _NOISE.sub("", _EXCERPT.sub("", _STACK.sub("", str(raw))))
     code = code_of(error)
     line = " ".join(text.split()).strip() or type(error).__name__
