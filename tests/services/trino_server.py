@@ -37,9 +37,10 @@ SETTINGS: Mapping[str, str] = {
     "catalog.management": "dynamic",
     "query.max-memory-per-node": "256MB",
     "memory.heap-headroom-per-node": "256MB",
-    # It keeps what it knows of its latest statements, which are large here, and its heap is small.
+    # It keeps what it knows of statements that have ended, which are large here, and its heap is small.
     "query.max-history": "10",
     "query.min-expire-age": "5s",
+    "task.info.max-age": "10s",
     # By HTTP nobody has to say who they are; by HTTPS they must.
     "http-server.authentication.allow-insecure-over-http": "true",
 }
