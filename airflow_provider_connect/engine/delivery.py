@@ -116,7 +116,7 @@ class Delivery:
         if isinstance(self._sink, IdempotentSink):
             return
         if self._careful:
-            self._write_apart(batch, "")
+            self._write_apart(batch)
             return
         try:
             self._write(batch)
@@ -231,20 +231,66 @@ class Delivery:
             self._dead_letters.stop(first.slice(0, 1), last.slice(last.num_rows - 1), refused)
         self._dead_letters.forget()
         self._careful = True
-        for number, batch in enumerate(self._batches):
-            self._write_apart(batch, f"{number}")
+        if isinstance(self._sink, IdempotentSink):
+            converted = [batch.with_rows(rows) for batch in self._batches if (rows := self._convert(batch)).num_rows]
+            self._write_span(self._sink, converted, 0, sum(map(len, converted)), frozenset())
+        else:
+            for batch in self._batches:
+                self._write_apart(batch)
 
-    def _write_apart(self, batch: Batch, path: str) -> None:
+    def _write_span(
+        self, sink: IdempotentSink[Any], batches: Sequence[Batch], start: int, stop: int, refused: frozenset[int]
+    ) -> None:
+        """Write the rows of a flush from `start` to `stop`, but for those that are known to be refused.
+
+        The token is made of the rows' places in the flush, so it means the same rows when the flush is repeated after
+        a crash, though it may be cut into other batches then. For the same reason a refusal that names rows has the
+        whole span written again, without them, and only one that does not is answered by halving.
+        """
+        left = [place for place in range(start, stop) if place not in refused]
+        if not left:
+            return
+        assert self._intent is not None
+        token = f"{self._intent.token}-{start}-{stop}{_digest(sorted(refused)) if refused else ''}"
+        self._sorted(lambda: sink.begin(token))
+        try:
+            first = 0
+            for batch in batches:
+                places = [place for place in left if first <= place < first + len(batch)]
+                rows = batch.rows.take(pa.array([place - first for place in places], pa.int64()))
+                first += len(batch)
+                if not places:
+                    continue
+                try:
+                    self._sorted(lambda: sink.write(batch.with_rows(rows)))  # noqa: B023  # called at once
+                except InvalidRecord as error:
+                    if not error.rows:
+                        raise
+                    self._dead_letters.add(rows, error.rows, "invalid_record")
+                    named = {places[row] for row in error.rows}
+                    self._write_span(sink, batches, start, stop, refused | named)
+                    return
+            self._sorted(sink.flush)
+        except InvalidRecord as error:
+            if len(left) > 1:
+                middle = left[len(left) // 2]
+                self._write_span(sink, batches, start, middle, refused)
+                self._write_span(sink, batches, middle, stop, refused)
+                return
+            first = 0
+            for batch in batches:
+                if first <= left[0] < first + len(batch):
+                    reason = next(iter(error.rows.values()), str(error)) if error.rows else str(error)
+                    self._dead_letters.add(batch.rows.slice(left[0] - first, 1), {0: reason}, "invalid_record")
+                first += len(batch)
+
+    def _write_apart(self, batch: Batch) -> None:
         rows = self._convert(batch)
         if rows.num_rows:
-            self._write_halving(rows, batch.checkpoint, path)
+            self._write_halving(rows, batch.checkpoint)
 
-    def _write_halving(self, rows: pa.RecordBatch, checkpoint: Checkpoint, path: str) -> None:
+    def _write_halving(self, rows: pa.RecordBatch, checkpoint: Checkpoint) -> None:
         try:
-            if isinstance(self._sink, IdempotentSink) and self._intent is not None:
-                token = f"{self._intent.token}-{path}"
-                idempotent = self._sink
-                self._sorted(lambda: idempotent.begin(token))
             self._sorted(lambda: self._sink.write(Batch(rows, checkpoint)))
             self._sorted(self._sink.flush)
         except InvalidRecord as error:
@@ -252,13 +298,13 @@ class Delivery:
                 self._dead_letters.add(rows, error.rows, "invalid_record")
                 rest = _without(rows, error.rows)
                 if rest.num_rows:
-                    self._write_halving(rest, checkpoint, path + "r")
+                    self._write_halving(rest, checkpoint)
             elif rows.num_rows == 1:
                 self._dead_letters.add(rows, {0: str(error)}, "invalid_record")
             else:
                 middle = rows.num_rows // 2
-                self._write_halving(rows.slice(0, middle), checkpoint, path + "a")
-                self._write_halving(rows.slice(middle), checkpoint, path + "b")
+                self._write_halving(rows.slice(0, middle), checkpoint)
+                self._write_halving(rows.slice(middle), checkpoint)
 
     def _write_under_token(self, sink: IdempotentSink[Any], checkpoint: Checkpoint) -> None:
         start = self._owned.only(checkpoint)
@@ -313,6 +359,9 @@ def _without(rows: pa.RecordBatch, refused: Iterable[int]) -> pa.RecordBatch:
 
 
 def _token(flow: str, lane: str, sequence: int, start: Checkpoint, end: Checkpoint) -> str:
-    digest = hashlib.sha256(json.dumps([flow, lane, start, end], sort_keys=True).encode()).hexdigest()
     readable = re.sub(r"[^A-Za-z0-9._=-]", "_", f"{flow}-{lane}")[:120]
-    return f"{readable}-{sequence:012d}-{digest[:12]}"
+    return f"{readable}-{sequence:012d}{_digest([flow, lane, start, end])}"
+
+
+def _digest(what: Any) -> str:
+    return f"-{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]}"

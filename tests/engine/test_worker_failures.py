@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -164,7 +165,7 @@ def test_a_policy_that_keeps_the_checkpoint_before_a_refused_record(kind):
     plan = plan_of(log, target, kind=kind, errors=errors, batch_size=1, read=2, passes_dead_letters=False)
     whole = kind is MemoryIdempotentSink  # it can write a flush, or not, but not take it apart and stop
     for _ in range(2):
-        with pytest.raises(Fatal, match=r"list:0:0 to .*ackPolicy" if whole else r"list:0:5.*poison.*ackPolicy"):
+        with pytest.raises(Fatal, match=r"list:0:[0-9] to .*ackPolicy" if whole else r"list:0:5.*poison.*ackPolicy"):
             drain(plan)
         assert {json.loads(value)["error"]["metadata"]["id"] for value in errors.values()} == (
             set() if whole else {"list:0:5"}
@@ -189,6 +190,25 @@ def test_a_flush_that_an_idempotent_sink_refuses_is_not_there_in_parts_when_the_
     target.poison.clear()
     drain(plan)
     assert sorted(target.values()) == numbers(10)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("crash", range(1, 9))
+def test_an_idempotent_flush_taken_apart_is_repeated_in_other_batches(known, crash):
+    """A crash amid the parts of a refused flush: the repeated flush is cut otherwise, its parts are not."""
+    log, target, errors = ListLog({"0": numbers(20)}), MemoryTarget(), MemoryTarget()
+    bad = {b'"3"', b'"4"', b'"17"'}
+    target.poison.update(dict.fromkeys(bad, "poison"))
+    target.names_poison = known
+    target.fail("flush", crash, Fatal("crash"))
+    plans = [
+        plan_of(log, target, kind=MemoryIdempotentSink, errors=errors, batch_size=100, read=read) for read in (3, 7)
+    ]
+    with contextlib.suppress(Fatal):
+        drain(plans[0])
+    drain(plans[1])
+    assert sorted(target.values()) == sorted(set(numbers(20)) - bad)
+    assert {json.loads(value)["original_message"] for value in errors.values()} == {"3", "4", "17"}
 
 
 # --- ownership
