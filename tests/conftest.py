@@ -1,5 +1,6 @@
 """Fixtures for real servers. They start on first use, once per session; see `tests/services`."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -215,6 +216,14 @@ def trino_schemas(trino: Trino) -> Iterator[dict[str, str]]:
     yield schemas
     for catalog, schema in schemas.items():
         trino.drop_schema(catalog, schema)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_clients_in_garbage() -> Iterator[None]:
+    """A traceback keeps the clients that it saw in a cycle, with their sockets and threads. Collected while the servers
+    still run, and before the interpreter ends under librdkafka's threads."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)

@@ -121,7 +121,9 @@ def _files(modules: Iterable[Module]) -> list[str]:
 def _read_all(reader: int, seconds: float) -> bytes:
     """What the child writes until it is gone. A grandchild may hold the pipe open, so silence is bounded."""
     chunks: list[bytes] = []
-    while select.select([reader], [], [], seconds)[0]:
+    poll = select.poll()  # `select` takes no descriptor beyond 1,023, and a test session may have more
+    poll.register(reader, select.POLLIN)
+    while poll.poll(seconds * 1000):
         chunk = os.read(reader, 65536)
         if not chunk:
             return b"".join(chunks)

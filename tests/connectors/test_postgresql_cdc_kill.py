@@ -12,7 +12,7 @@ from tests.services.postgresql_server import PostgreSQLServer
 
 KILLS = 8
 ROUND = 2_000
-ROWS_BEFORE = 8_000
+ROWS_BEFORE = 30_000
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(300)]
 

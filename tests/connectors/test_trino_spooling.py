@@ -50,9 +50,9 @@ def read(source):
 
 
 def opened(server):
-    """15,000 orders, in order."""
+    """60,175 lines of orders, in order: more than the server sends inline."""
     config = TrinoSourceConfig(
-        **settings(server, table="orders", cursor="orderkey", tie_break="orderkey", poll_interval=0.05)
+        **settings(server, table="lineitem", cursor="orderkey", tie_break="linenumber", poll_interval=0.05)
     )
     source = TrinoSource(config)
     source.open(RecordedContext("flow", "columns", drain=True))
@@ -90,7 +90,7 @@ def test_spooled_rows_are_the_same_as_direct_ones(spooling, monkeypatch):
         kinds.clear()
         direct = read(source)
     assert kinds == []
-    assert spooled.num_rows == 15_000
+    assert spooled.num_rows == 60_175
     assert spooled.equals(direct)
 
 
