@@ -1,7 +1,6 @@
 """The Kafka source and sinks keep their contracts."""
 
 import json
-import os
 from pathlib import Path
 from typing import ClassVar
 
@@ -82,9 +81,7 @@ class TestKafkaTransactionalSink(KafkaTarget, TransactionalSinkContract):
 
     def deaths(self, work):
         # librdkafka's threads do not survive a fork, so the dying is done elsewhere.
-        # All lines of the sink take minutes.
-        names = ["ownership.py"] + ["transactional.py"] * bool(os.environ.get("CONNECT_TEST_EVERY_LINE"))
-        modules = [Path(kafka_connector.__file__).parent / name for name in names]
+        modules = [Path(kafka_connector.__file__).parent / name for name in ("ownership.py", "transactional.py")]
         arguments = {
             "brokers": self.kafka.bootstrap_servers,
             "topic": self.topic,
