@@ -171,7 +171,8 @@ class SourceContract(ConnectorContract):
 
     def test_the_same_stretch_read_again_is_the_same(self) -> None:
         produced = self.produce(12)
-        checkpoints = [checkpoint for checkpoint, _ in self.stretches(produced)]
+        # The first batches may be empty, and only tell where a split begins.
+        checkpoints = [checkpoint for checkpoint, before in self.stretches(produced) if before]
         first, last = checkpoints[0], checkpoints[-1]
         rows = 0
         for split in last:  # how splits interleave is up to the source
